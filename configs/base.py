@@ -1,0 +1,94 @@
+"""Every knob of a pretraining run, with its default: the one place where defaults stand.
+
+The values are those of the paper where it states one (Joshi et al., TACL 2020, section 4.2: its large model), else those of the original
+program. Sizes of models and runs are set by the other files of this folder.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    if variant:
+        raise ValueError(f"configs/base.py has no variants, asked for {variant!r}; see configs/spanbert.py")
+    config = ConfigDict()
+
+    config.name = "base"              # what this experiment is called, in titles and model cards
+    config.seed = 0                   # initial weights, row order, masks and dropout all follow from it
+    config.seq_len = 512              # pieces in a row, with [CLS] and [SEP]
+    config.batch_size = 256           # rows of one update, over all devices and hosts
+    config.total_steps = 2_400_000    # updates; warm-up counts among them
+    config.accumulation = 1           # microbatches one update is cut into; the loss and gradient do not depend on it
+    config.log_every = 100            # updates between two lines of metrics.jsonl
+
+    config.data = data = ConfigDict()
+    data.source = "embedded"          # "embedded", or text files: a path or glob, several separated by commas (.txt, .gz, .xz)
+    data.store = ""                   # a folder made by scripts/prepare_data.py; given, it is read instead of `source`
+    data.vocab = "cased"              # "cased" | "uncased" | "tiny" (embedded), or a path to a WordPiece vocab.txt
+    data.lowercase = "auto"           # "auto": known for embedded vocabularies, else lower-case when no piece has a capital; "yes" | "no"
+    data.valid_fraction = 0.005       # share of the documents held out, chosen by a hash of their text (embedded corpus: fixed documents)
+    data.max_blocks_per_row = 1       # 1: one block a row, padded; more: packed rows, same loss and gradient with less padding
+    data.threads = 0                  # of the input pipeline; 0: as many as cores. Never changes a batch
+
+    config.masking = masking = ConfigDict()
+    masking.schemes = ("geometric_span",)  # drawn for each block; see spanbert_jax/data/masking.py for the registry
+    masking.weights = (1.0,)          # odds of each scheme
+    masking.rate = 0.15               # share of a block's pieces that are masked, rounded up
+    masking.geometric_p = 0.2         # span length in words ~ Geometric(p), cut off to min_span..max_span and renormalised
+    masking.min_span = 1              # words
+    masking.max_span = 10             # words
+    masking.fixed_span = 3            # words of every span of the scheme "fixed_span"
+    masking.mask_fraction = 0.8       # of the masked spans become [MASK] ...
+    masking.random_fraction = 0.1     # ... and of them random pieces; the rest keep their text
+    masking.replacement = "span"      # draw that fate once a "span" (the paper) or once a "piece" (BERT)
+    masking.boundaries = "external"   # SBO sees the pieces just outside a span ("external") or its first and last ("internal")
+    masking.max_targets = 15          # SBO predicts at most so many pieces of a span: the length of its position table
+
+    config.objectives = objectives = ConfigDict()
+    objectives.mlm_weight = 1.0       # masked language model
+    objectives.sbo_weight = 1.0       # span boundary objective; 0 leaves its head out
+    objectives.sbo_count_offset = 0   # 1: the original's denominator, one more than the targets it sums over
+
+    config.model = model = ConfigDict()
+    model.layers = 24
+    model.width = 1024
+    model.heads = 16
+    model.mlp_width = 4096
+    model.max_positions = 512         # rows of the position table: the longest sequence the model can read
+    model.sbo_position_width = 200    # width of the SBO head's position embeddings
+    model.dropout = 0.1               # after embeddings, attention output and feed-forward
+    model.attention_dropout = 0.1     # on attention probabilities
+    model.init_std = 0.02             # of every kernel and embedding
+    model.norm_eps = 1e-12            # of LayerNorm
+    model.output_bias = "zeros"       # start of the heads' vocabulary biases: "zeros" (BERT) or "unigram" (log-frequencies of the corpus)
+    model.dtype = "auto"              # of activations: "auto" (bfloat16 on TPU and GPU, float32 on CPU) | "float32" | "bfloat16"
+    model.attention = "auto"          # implementation; see spanbert_jax/model/attention.py
+    model.remat = "none"              # what the backward pass computes anew: "none" | "dots" (all but matmuls) | "full"
+    model.scan_unroll = 1             # layers a trip of the scan over layers; `layers` unrolls it (slower to compile, can run faster)
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 1e-4    # peak
+    optimizer.warmup_steps = 10_000   # linear from 0
+    optimizer.schedule = "linear"     # after warm-up: "linear" to 0 at total_steps | "cosine" to 0 | "constant"
+    optimizer.beta1 = 0.9
+    optimizer.beta2 = 0.999
+    optimizer.eps = 1e-8
+    optimizer.weight_decay = 0.1      # decoupled, times the learning rate
+    optimizer.decay_biases_and_norms = False  # True: decay every parameter, as the original does
+    optimizer.clip_norm = 1.0         # global gradient norm; 0: no clipping (what the original's command amounts to)
+
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1                    # replicas of the model; -1 on one axis: all devices that are left
+    mesh.fsdp = 1                     # shards of parameters and optimiser state, and of the batch
+    mesh.tensor = 1                   # shards of heads, feed-forward and vocabulary
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.every = 5_000          # updates; also at the end. 0: never
+    evaluation.batch_size = 256       # rows
+    evaluation.max_rows = 4_096       # of the held-out text, the same ones with the same masks each time; 0: all
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every = 5_000          # updates; also at the end
+    checkpoint.keep_last = 2          # newest ones kept
+    checkpoint.keep_every = 0         # and each that is a multiple of this; 0: none besides
+
+    return config

@@ -1,0 +1,44 @@
+"""Packaging of spanbert_jax."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# tensorflow without GPU support where there is such a build: it only feeds the input pipeline, and must not take the accelerator's memory.
+TENSORFLOW = [
+    "tensorflow-cpu>=2.18; platform_system == 'Linux' and platform_machine == 'x86_64'",
+    "tensorflow>=2.18; platform_system != 'Linux' or platform_machine != 'x86_64'",
+]
+
+setup(
+    name="spanbert_jax",
+    version="0.1.0",
+    description="SpanBERT pretraining in JAX and Flax, for TPUs and GPUs",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["spanbert_jax*", "configs*"]),
+    package_data={"spanbert_jax.data": ["assets/**/*"]},
+    install_requires=[
+        "jax>=0.9,<0.12",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "tensorflow-datasets>=4.9.9",
+        "ml_collections>=1.1",
+        "numpy>=2",
+        "rich>=13",
+        "safetensors>=0.5",
+        "tokenizers>=0.21",
+        *TENSORFLOW,
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.9,<0.12"],
+        "cuda": ["jax[cuda12]>=0.9,<0.12"],
+        "plot": ["matplotlib>=3.9"],
+        "dev": ["matplotlib>=3.9", "pytest>=8"],
+        "parity": ["transformers>=4.50"],  # and a build of torch for your machine: compares with other implementations
+    },
+    classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],
+)

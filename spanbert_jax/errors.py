@@ -1,0 +1,13 @@
+"""The one error for what a user must mend."""
+
+
+class InputError(ValueError):
+    """A config, path, text or checkpoint that the user must mend.
+
+    The message is one clear line (or one a problem) that names what is wrong, where, and what to do. Scripts print it without a traceback and
+    exit with code 2.
+    """
+
+
+class Diverged(ArithmeticError):
+    """A run whose loss or gradient is no longer finite; the message names the step and the last good checkpoint. Scripts exit with code 1."""
