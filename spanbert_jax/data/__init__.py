@@ -1,0 +1,1 @@
+"""From text to masked batches: numpy and TensorFlow only, no JAX."""

@@ -1,0 +1,60 @@
+"""The embedded corpus and vocabularies are the files the notice speaks of."""
+
+import hashlib
+import importlib.resources
+import lzma
+
+from spanbert_jax.data.corpus import read_documents
+from spanbert_jax.data.tokenizer import SPECIAL_PIECES, load_tokenizer
+
+ASSETS = importlib.resources.files("spanbert_jax.data") / "assets"
+
+
+def files_below(folder, prefix=""):
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from files_below(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name
+
+
+def test_checksums_of_every_file():
+    stated = dict(reversed(line.split()) for line in (ASSETS / "SHA256SUMS").read_text().splitlines())
+    assert set(files_below(ASSETS)) == set(stated) | {"NOTICE", "SHA256SUMS"}
+    for name, checksum in stated.items():
+        assert hashlib.sha256((ASSETS / name).read_bytes()).hexdigest() == checksum, name
+
+
+def test_notice_names_every_file():
+    notice = (ASSETS / "NOTICE").read_text()
+    assert all(name in notice for name in files_below(ASSETS) if name != "NOTICE")
+
+
+def test_assets_stay_small():
+    assert sum(len((ASSETS / name).read_bytes()) for name in files_below(ASSETS)) < 3_000_000
+
+
+def test_corpus_is_what_the_notice_says():
+    texts = {split: lzma.decompress((ASSETS / "corpus" / f"{split}.txt.xz").read_bytes()) for split in ("train", "valid")}
+    assert len(texts["train"]) == 3_123_576 + 1 + 1_273_792  # two files and the blank line between them
+    assert len(texts["valid"]) == 406_782
+    train, valid = (list(read_documents("embedded", split, 0.5)) for split in ("train", "valid"))
+    assert len(train) + len(valid) == 254
+    assert not {tuple(document) for document in train} & {tuple(document) for document in valid}
+
+
+def test_vocabularies():
+    cased, uncased, tiny = (load_tokenizer(name, "auto") for name in ("cased", "uncased", "tiny"))
+    assert (cased.vocab_size, uncased.vocab_size, tiny.vocab_size) == (28_996, 30_522, 4_096)
+    assert (cased.lowercase, uncased.lowercase, tiny.lowercase) == (False, True, False)
+    for tokenizer in (cased, uncased):
+        special = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+        assert special == (0, 100, 101, 102, 103)
+    assert tuple(tiny.pieces[:5]) == SPECIAL_PIECES
+    assert cased.vocab_size - cased.starts_word.sum() == 6_477  # continuation pieces, reference section 3
+
+
+def test_tiny_knows_every_letter_of_its_corpus():
+    tiny = load_tokenizer("tiny", "auto")
+    for document in read_documents("embedded", "train", 0.5):
+        assert not any(tiny.unk_id in ids for ids in tiny.encode(document))
