@@ -1,0 +1,143 @@
+"""The BERT encoder (Devlin et al. 2019; reference 2.1): post-norm Transformer, exact GeLU, learned positions.
+
+Parameters (float32; layers stacked on a leading axis by the scan over layers):
+  embeddings/{word [V, D], position [P, D], token_type [2, D]}, embeddings/norm
+  layers/attention/{query, key, value}/{kernel [D, H, K], bias [H, K]}, layers/attention/output/{kernel [H, K, D], bias [D]}, layers/attention/norm
+  layers/mlp/hidden/{kernel [D, F], bias [F]}, layers/mlp/output/{kernel [F, D], bias [D]}, layers/mlp/norm
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spanbert_jax.model.attention import attend
+from spanbert_jax.model.dropout import dropout, fold_in
+from spanbert_jax.model.spec import ModelSpec
+
+TOKEN_TYPES = 2  # segment A and B of a pair; single-segment training uses the first alone
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact (erf) GeLU of BERT."""
+    return nn.gelu(x, approximate=False)
+
+
+def layer_norm(spec: ModelSpec, name: str) -> nn.LayerNorm:
+    """LayerNorm over the last axis, statistics in float32 by the two-pass formula (eps is 1e-12: the one-pass one would lose it)."""
+    return nn.LayerNorm(epsilon=spec.norm_eps, dtype=spec.dtype, use_fast_variance=False, name=name)
+
+
+def dense(spec: ModelSpec, features: int | tuple[int, ...], name: str, axis: int | tuple[int, ...] = -1) -> nn.DenseGeneral:
+    """Linear map with bias, kernel ~ Normal(0, init_std), bias 0."""
+    return nn.DenseGeneral(features, axis=axis, dtype=spec.dtype, kernel_init=nn.initializers.normal(spec.init_std), name=name)
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and token-type embeddings, normalised. `attend` is the tied vocabulary projection."""
+
+    spec: ModelSpec
+
+    def setup(self):
+        spec = self.spec
+        table = nn.initializers.normal(spec.init_std)
+        self.word = self.param("word", table, (spec.vocab_size, spec.width))
+        self.position = self.param("position", table, (spec.max_positions, spec.width))
+        self.token_type = self.param("token_type", table, (TOKEN_TYPES, spec.width))
+        self.norm = layer_norm(spec, "norm")
+
+    def __call__(self, tokens, positions, token_types, seeds):
+        spec = self.spec
+        x = self.word[tokens] + self.position[positions] + self.token_type[token_types]  # [B, L, D] float32
+        x = self.norm(spec.constrain(x, "BLD"))
+        return dropout(x, spec.dropout, seeds)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """float32 [B, M, V] = hidden [B, M, D] . word embeddings; accumulated in float32 whatever the activations' type."""
+        table = self.word.astype(self.spec.dtype)
+        logits = jnp.einsum("BMD,VD->BMV", hidden, table, preferred_element_type=jnp.float32)
+        return self.spec.constrain(logits, "BMV")
+
+
+class Attention(nn.Module):
+    """Self-attention with its residual and norm."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(self, x, segments, seeds):
+        spec = self.spec
+        heads = (spec.heads, spec.head_width)
+        q, k, v = (spec.constrain(dense(spec, heads, name)(x), "BLHK") for name in ("query", "key", "value"))  # [B, L, H, K]
+        mixed = attend(q, k, v, segments, spec.attention_dropout, None if seeds is None else fold_in(seeds, 0))
+        y = dense(spec, spec.width, "output", axis=(-2, -1))(mixed)  # [B, L, D]
+        y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 1))
+        return layer_norm(spec, "norm")(x + y)
+
+
+class FeedForward(nn.Module):
+    """Two-layer perceptron with its residual and norm."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(self, x, seeds):
+        spec = self.spec
+        y = gelu(spec.constrain(dense(spec, spec.mlp_width, "hidden")(x), "BLF"))  # [B, L, F]
+        y = dense(spec, spec.width, "output")(y)  # [B, L, D]
+        y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 2))
+        return layer_norm(spec, "norm")(x + y)
+
+
+class Layer(nn.Module):
+    """One encoder layer, in the form nn.scan wants: (carry, layer number) -> (carry, output for the stack)."""
+
+    spec: ModelSpec
+    keep: bool  # whether to return the output, for those who want every layer's
+
+    @nn.compact
+    def __call__(self, x, number, segments, seeds):
+        if seeds is not None:
+            seeds = fold_in(seeds, number + 1)
+        x = Attention(self.spec, name="attention")(x, segments, seeds)
+        x = FeedForward(self.spec, name="mlp")(x, seeds)
+        return x, (x if self.keep else None)
+
+
+def rematerialised(layer: type[nn.Module], policy: str) -> type[nn.Module]:
+    """The layer, with what its backward pass computes anew: "none", "dots" (all but matrix products), "full"."""
+    if policy == "none":
+        return layer
+    saved = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": jax.checkpoint_policies.nothing_saveable}[policy]
+    return nn.remat(layer, policy=saved, prevent_cse=False)  # inside a scan, CSE cannot undo it
+
+
+class Encoder(nn.Module):
+    """tokens -> hidden states."""
+
+    spec: ModelSpec
+
+    def setup(self):
+        self.embeddings = Embeddings(self.spec)
+
+    @nn.compact
+    def __call__(self, tokens, segments, positions, token_types, seeds=None, every_layer=False):
+        """Hidden states of a batch of rows.
+
+        Args:
+          tokens, segments, positions, token_types: int [B, L]; `segments` numbers the blocks of a row from 1, 0 is padding.
+          seeds: uint32 [B] of dropout, None outside training.
+          every_layer: also return each layer's output.
+
+        Returns:
+          [B, L, D]; with every_layer also [layers, B, L, D].
+        """
+        spec = self.spec
+        x = self.embeddings(tokens, positions, token_types, None if seeds is None else fold_in(seeds, 0))
+        stack = nn.scan(rematerialised(Layer, spec.remat), variable_axes={"params": 0}, split_rngs={"params": True},
+                        in_axes=(0, nn.broadcast, nn.broadcast), length=spec.layers, unroll=min(spec.scan_unroll, spec.layers))
+        x, outputs = stack(spec, every_layer, name="layers")(x, jnp.arange(spec.layers), segments, seeds)
+        return (x, outputs) if every_layer else x
+
+    def logits(self, hidden):
+        """The vocabulary projection, tied to the word embeddings: see Embeddings.logits."""
+        return self.embeddings.logits(hidden)
