@@ -1,0 +1,341 @@
+"""Span masking as pure tf ops: which pieces of a row are masked, what replaces them, and what the model must predict of them.
+
+The law is the original's (Joshi et al., TACL 2020, section 3.1; reference sections 1.3 and 1.4). For each block of n pieces:
+
+1. Candidate spans are drawn one after another by a scheme of `SCHEMES`: an anchor piece, and the first and last piece of the span.
+2. A candidate whose anchor is already masked is rejected; of any other, all pieces are masked, from the left, until ceil(rate * n) pieces of
+   the block are: the last span is cut there, inside a word if need be.
+3. Masked pieces that touch make one merged span. A fate is drawn for each ([MASK], random pieces, or kept), or for each piece.
+4. Every masked piece is an MLM target; and an SBO target, seen from the two pieces around its merged span, unless one of these would be
+   [CLS] or [SEP], or the piece is beyond the first `max_targets` of the span.
+
+Every draw is Threefry of (seed, stream, epoch, row) and a counter that names it (candidate or position, purpose and block in the row), so a
+row's masks depend on nothing else: not on the batch it is in, nor on threads or hosts. They do depend on how blocks were packed into rows.
+
+Blocks of all rows are worked on together as flat lists. "Address" is the index of a piece in the flattened [B * L] tokens.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Callable, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from spanbert_jax.data import random
+from spanbert_jax.errors import InputError
+
+CANDIDATES = (4, 32)  # least and most of a block drawn at a time, until its budget is spent. Changes speed only, never a mask
+SCHEME, CANDIDATE, FATE, PIECE = range(4)  # what a draw is for: the low bits of its counter's second word
+PURPOSES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskingSettings:
+    """The knobs of `config.masking` (configs/base.py says what each means), and the ids masking needs to know."""
+
+    schemes: tuple[str, ...]
+    weights: tuple[float, ...]
+    rate: float
+    geometric_p: float
+    min_span: int
+    max_span: int
+    fixed_span: int
+    mask_fraction: float
+    random_fraction: float
+    replacement: str
+    boundaries: str
+    max_targets: int
+
+
+class Blocks(NamedTuple):
+    """The blocks of a batch of rows, as a flat list in order of address. All [G]."""
+
+    row: tf.Tensor      # int32, which row of the batch
+    number: tf.Tensor   # int32, which block of its row
+    start: tf.Tensor    # int32, address of its first piece
+    length: tf.Tensor   # int32, pieces, without [CLS] and [SEP]; at least 1
+    budget: tf.Tensor   # int32, pieces to mask
+    scheme: tf.Tensor   # int32, index into settings.schemes
+
+    def take(self, indices: tf.Tensor) -> "Blocks":
+        return Blocks(*(tf.gather(field, indices) for field in self))
+
+
+class Text(NamedTuple):
+    """What schemes know of the text of a batch."""
+
+    word_of: tf.Tensor   # [B * L] int32, number of the word each piece is in (special pieces and padding count as words)
+    word_start: tf.Tensor  # [words + 1] int32, address of each word's first piece; ends with B * L
+
+
+class Candidates(NamedTuple):
+    """Spans proposed for blocks, in the order they were drawn. All [G, C] int32 addresses."""
+
+    anchor: tf.Tensor
+    first: tf.Tensor
+    last: tf.Tensor
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Schemes. Each is a function (text, blocks, bits, settings) -> Candidates, where `bits` are two uint32 words [G, C] for each candidate.
+
+
+def subword(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
+    """Single pieces, each piece with the same odds (BERT; reference 1.2). BERT draws fates once a piece: replacement = "piece"."""
+    anchor = _anchors(blocks, bits)
+    return Candidates(anchor, anchor, anchor)
+
+
+def whole_word(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
+    """Single words, with odds by their number of pieces (reference 1.1: spans of 1 to 1 words)."""
+    return _spans_of_words(text, blocks, _anchors(blocks, bits), 1)
+
+
+def fixed_span(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
+    """Spans of `fixed_span` words."""
+    return _spans_of_words(text, blocks, _anchors(blocks, bits), settings.fixed_span)
+
+
+def geometric_span(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
+    """Spans of Geometric(p) words, cut off to min_span..max_span and renormalised (paper 3.1; reference 1.3.2 and quirk 2)."""
+    odds = (1.0 - settings.geometric_p) ** np.arange(settings.max_span - settings.min_span + 1)
+    length = settings.min_span + random.choose(bits[1], random.cut_points(odds))
+    return _spans_of_words(text, blocks, _anchors(blocks, bits), length)
+
+
+SCHEMES: dict[str, Callable[[Text, Blocks, random.Key, MaskingSettings], Candidates]] = {
+    "subword": subword,
+    "whole_word": whole_word,
+    "fixed_span": fixed_span,
+    "geometric_span": geometric_span,
+}
+
+
+def _anchors(blocks: Blocks, bits: random.Key) -> tf.Tensor:
+    """[G, C] addresses, uniform over the pieces of each block, from the first word of the bits."""
+    return blocks.start[:, None] + tf.cast(random.below(bits[0], blocks.length[:, None]), tf.int32)
+
+
+def _spans_of_words(text: Text, blocks: Blocks, anchor: tf.Tensor, length: tf.Tensor | int) -> Candidates:
+    """Spans of `length` words from the start of the anchor's word, kept within the block (reference 1.3.4d; quirk 1).
+
+    A block's first piece starts a word whatever it looks like: its block may begin inside a word that was longer than a block.
+    """
+    word = tf.gather(text.word_of, anchor)
+    first = tf.gather(text.word_start, word)
+    end = tf.gather(text.word_start, tf.minimum(word + length, tf.size(text.word_start) - 1))
+    start = blocks.start[:, None]
+    return Candidates(anchor, tf.maximum(first, start), tf.minimum(end, start + blocks.length[:, None]) - 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Placement.
+
+
+def settings_from_config(config) -> MaskingSettings:
+    """MaskingSettings from `config.masking`. InputError names every value no masking can be done with."""
+    fields = {field.name: config.masking[field.name] for field in dataclasses.fields(MaskingSettings)}
+    settings = MaskingSettings(**(fields | {"schemes": tuple(fields["schemes"]), "weights": tuple(fields["weights"])}))
+    problems = [f"masking.schemes: unknown scheme {name!r}; known: {', '.join(SCHEMES)}" for name in settings.schemes if name not in SCHEMES]
+    for name, known in (("replacement", ("span", "piece")), ("boundaries", ("external", "internal"))):
+        if fields[name] not in known:
+            problems.append(f"masking.{name}: {fields[name]!r} is not one of {', '.join(known)}")
+    if len(settings.weights) != len(settings.schemes) or min(settings.weights, default=0) < 0 or not sum(settings.weights) > 0:
+        problems.append(f"masking.weights: needs one weight, not negative, for each of the {len(settings.schemes)} schemes")
+    if not 0 < settings.rate <= 1:
+        problems.append(f"masking.rate: {settings.rate} is not above 0 and at most 1")
+    if not 1 <= settings.min_span <= settings.max_span or settings.fixed_span < 1:
+        problems.append("masking: needs 1 <= min_span <= max_span and fixed_span >= 1")
+    if problems:
+        raise InputError("\n".join(problems))
+    return settings
+
+
+@functools.cache
+def budgets(seq_len: int, rate: float) -> np.ndarray:
+    """int32 [L + 1]: pieces to mask in a block of 0..L pieces, ceil(rate * n) in float64 as the original computes it (reference 1.3.1)."""
+    return np.array([math.ceil(length * rate) for length in range(seq_len + 1)], np.int32)
+
+
+@functools.cache
+def mask_slots(seq_len: int, rate: float, max_blocks_per_row: int) -> int:
+    """M: the most pieces that can be masked in a row of `seq_len` pieces that holds up to `max_blocks_per_row` blocks.
+
+    Known before any text is read, so that batches have one shape. Every block costs a [CLS] and a [SEP] and its own rounding up.
+    """
+    budget = budgets(seq_len, rate)
+    best = budget.copy()  # [n]: the most with the blocks so far, of n pieces together
+    slots = best[max(seq_len - 2, 0)]
+    for blocks in range(2, min(max_blocks_per_row, seq_len // 3) + 1):
+        best = np.array([np.max(best[:n + 1] + budget[n::-1]) for n in range(seq_len + 1)])
+        slots = max(slots, best[seq_len - 2 * blocks])
+    return int(slots)
+
+
+def place(candidates: Candidates, masked: tf.Tensor, room: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Carries out candidates in the order they were drawn: the law's step 2, for all blocks at once.
+
+    Instead of one candidate after another, the first accepted candidate over each piece is found for all pieces together: a candidate is
+    accepted if none before it lies over its anchor. Starting from "all are accepted", each pass settles those whose chain of earlier
+    candidates is one longer, so the passes end, after a few, with the one answer that the sequential law gives.
+
+    candidates: [G, C] addresses, each block's within that block.  masked: [B * L] bool, pieces masked before.
+    room: [G] int32, how many pieces each block may still mask.
+    Returns masked [B * L] with the new pieces, and how many each block got, [G] int32.
+    """
+    shape = tf.shape(candidates.anchor)
+    count = shape[0] * shape[1]
+    anchor = tf.reshape(candidates.anchor, [-1])  # [G * C], as all flat lists of candidates below
+    first = tf.reshape(candidates.first, [-1])
+    lengths = tf.reshape(candidates.last, [-1]) - first + 1
+    number = tf.range(count)  # order of drawing within a block; blocks share no piece, so one numbering does for all
+    allowed = ~tf.gather(masked, anchor)
+
+    ends = tf.cumsum(lengths)
+    owner = tf.repeat(number, lengths)  # [E] every piece of every candidate
+    piece = tf.range(tf.size(owner)) + tf.gather(first - ends + lengths, owner)  # [E] its address
+
+    def cover(accepted):  # [B * L] number of the first accepted candidate over each piece
+        return tf.math.unsorted_segment_min(tf.where(tf.gather(accepted, owner), owner, count), piece, tf.size(masked))
+
+    def settle(accepted, _):
+        again = allowed & (tf.gather(cover(accepted), anchor) >= number)
+        return again, tf.reduce_any(again != accepted)
+
+    accepted, _ = tf.while_loop(lambda _, changed: changed, settle, (allowed, True))
+
+    new = (tf.gather(cover(accepted), piece) == owner) & ~tf.gather(masked, piece)  # [E] in the order the law masks them
+    new_block = tf.boolean_mask(owner // shape[1], new)
+    new_piece = tf.boolean_mask(piece, new)
+    gains = tf.math.bincount(new_block, minlength=shape[0], maxlength=shape[0])  # [G]
+    rank = tf.range(tf.size(new_piece)) - tf.gather(tf.cumsum(gains, exclusive=True), new_block)  # within the block
+    kept = tf.boolean_mask(new_piece, rank < tf.gather(room, new_block))  # the budget cuts the last span
+    masked = tf.tensor_scatter_nd_update(masked, kept[:, None], tf.ones_like(kept, tf.bool))
+    return masked, tf.minimum(gains, room)
+
+
+def _draw_masks(text: Text, blocks: Blocks, key: random.Key, settings: MaskingSettings, size: tf.Tensor) -> tf.Tensor:
+    """[B * L] bool: the masked pieces. `key`: two words [B]; `size`: B * L. Draws candidates until every block has spent its budget."""
+
+    def propose(part: Blocks, numbers: tf.Tensor) -> Candidates:
+        counter = tf.cast(numbers, tf.uint32)  # [C]
+        purpose = tf.cast(CANDIDATE + PURPOSES * part.number, tf.uint32)[:, None]
+        bits = random.threefry(tuple(tf.gather(word, part.row)[:, None] for word in key), (counter, purpose))
+        proposed = [SCHEMES[name](text, part, bits, settings) for name in settings.schemes]
+        chosen = proposed[0]
+        for index, other in enumerate(proposed[1:], start=1):
+            chosen = Candidates(*(tf.where(part.scheme[:, None] == index, b, a) for a, b in zip(chosen, other)))
+        return chosen
+
+    def draw(masked, room, drawn):
+        short = tf.where(room > 0)[:, 0]  # only blocks that still have room are drawn for
+        numbers = drawn + tf.range(tf.clip_by_value(tf.reduce_max(room) // 2, *CANDIDATES))
+        masked, gained = place(propose(blocks.take(short), numbers), masked, tf.gather(room, short))
+        return masked, tf.tensor_scatter_nd_sub(room, short[:, None], gained), drawn + tf.size(numbers)
+
+    start = (tf.zeros([size], tf.bool), blocks.budget, 0)
+    return tf.while_loop(lambda masked, room, drawn: tf.reduce_any(room > 0), draw, start)[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# Targets.
+
+
+def row_key(seed: int, stream: int, epoch: tf.Tensor, row: tf.Tensor) -> random.Key:
+    """The key of each row's draws. seed, stream (training, evaluation): Python ints; epoch, row: int64 [B]. Two uint32 words [B]."""
+    epoch_words = tf.cast(epoch, tf.uint32), tf.fill(tf.shape(epoch), np.uint32(stream))
+    return random.threefry(random.threefry(random.words(seed), epoch_words), random.words(row))
+
+
+def mask(
+    rows: dict[str, tf.Tensor], key: random.Key, settings: MaskingSettings, slots: int, starts_word: np.ndarray,
+    piece_counts: np.ndarray, mask_id: int,
+) -> dict[str, tf.Tensor]:
+    """Masks rows and lists what to predict.
+
+    rows: tokens [B, L] int32, block_start and block_length [B, N] int32 (length 0: no such block; blocks in order of position).
+    key: two uint32 words [B], of `row_key`. slots: M, of `mask_slots`. starts_word: bool [V]. piece_counts: int64 [V], how often each piece
+    occurs in the training text: random replacements follow it (the original draws them from its whole corpus, reference 1.4).
+    Returns tokens [B, L] int32 with replacements; mlm_positions, mlm_targets [B, M] int32, mlm_weights [B, M] float32; sbo_left, sbo_right,
+    sbo_offset, sbo_targets [B, M] int32, sbo_weights [B, M] float32. Slot i of both kinds speaks of the i-th masked piece of the row. Slots
+    without a target are 0 throughout. sbo_left and sbo_right are positions in the row, sbo_offset the piece's place in its merged span.
+    """
+    shape = tf.shape(rows["tokens"])
+    length = shape[1]
+    tokens = tf.reshape(rows["tokens"], [-1])  # [B * L]
+    blocks = _blocks(rows, key, settings, length)
+    masked = _draw_masks(_text(tokens, starts_word), blocks, key, settings, tf.size(tokens))
+    address = tf.cast(tf.where(masked)[:, 0], tf.int32)  # [T] all masked pieces, in order
+    row = address // length
+
+    begins = tf.concat([[True], address[1:] != address[:-1] + 1], 0)[:tf.size(address)]  # [CLS] and [SEP] part the runs of two blocks
+    ends = tf.concat([begins[1:], [True]], 0)[:tf.size(address)]
+    run = tf.cumsum(tf.cast(begins, tf.int32)) - 1  # [T] number of the merged span
+    first = tf.gather(tf.boolean_mask(address, begins), run)
+    last = tf.gather(tf.boolean_mask(address, ends), run)
+
+    target = tf.gather(tokens, address)
+    spoken = first if settings.replacement == "span" else address  # the piece whose draw decides the fate
+    draws = tuple(tf.gather(word, row) for word in key)
+    fate = _draw_at(draws, spoken % length, FATE)[0]
+    drawn_piece = _random_pieces(_draw_at(draws, address % length, PIECE), piece_counts)
+    cuts = random.cut_points([settings.mask_fraction, settings.random_fraction, 1 - settings.mask_fraction - settings.random_fraction])
+    outcome = random.choose(fate, cuts)  # 0: [MASK], 1: random piece, 2: kept
+    shown = tf.where(outcome == 0, mask_id, tf.where(outcome == 1, drawn_piece, target))
+
+    outside = settings.boundaries == "external"
+    block = blocks.take(tf.searchsorted(blocks.start, address, side="right") - 1)
+    bounded = (first > block.start) & (last < block.start + block.length - 1) if outside else tf.ones_like(begins)
+    offset = address - first
+    seen = bounded & (offset < settings.max_targets)
+    left, right = (first - 1, last + 1) if outside else (first, last)
+
+    columns = [address % length, target, tf.ones_like(target)]
+    columns += [tf.where(seen, value, 0) for value in (left % length, right % length, offset, target, tf.ones_like(target))]
+    columns = _to_slots(tf.stack(columns, 1), row, shape[0], slots)
+    names = ("mlm_positions", "mlm_targets", "mlm_weights", "sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")
+    out = {name: tf.cast(column, tf.float32) if name.endswith("weights") else column for name, column in zip(names, columns)}
+    out["tokens"] = tf.reshape(tf.tensor_scatter_nd_update(tokens, address[:, None], shown), shape)
+    return out
+
+
+def _blocks(rows: dict[str, tf.Tensor], key: random.Key, settings: MaskingSettings, seq_len: tf.Tensor) -> Blocks:
+    """The list of blocks that are there, each with its budget and its scheme."""
+    where = tf.where(rows["block_length"] > 0)  # [G, 2], by row, then by number
+    row, number = tf.unstack(tf.cast(where, tf.int32), axis=1)
+    length = tf.gather_nd(rows["block_length"], where)
+    start = tf.gather_nd(rows["block_start"], where) + row * seq_len
+    longest = rows["tokens"].shape[1]
+    budget = tf.gather(budgets(longest, settings.rate), length)
+    purpose = tf.cast(SCHEME + PURPOSES * number, tf.uint32)
+    bits = random.threefry(tuple(tf.gather(word, row) for word in key), (np.uint32(0), purpose))[0]
+    return Blocks(row, number, start, length, budget, random.choose(bits, random.cut_points(settings.weights)))
+
+
+def _text(tokens: tf.Tensor, starts_word: np.ndarray) -> Text:
+    """Words of the flat tokens [B * L]: a word begins at each piece that does not begin with ## (reference 1.3.3)."""
+    starts = tf.gather(starts_word, tokens)
+    word_start = tf.concat([tf.cast(tf.where(starts)[:, 0], tf.int32), [tf.size(tokens)]], 0)
+    return Text(tf.cumsum(tf.cast(starts, tf.int32)) - 1, word_start)
+
+
+def _draw_at(key: random.Key, position: tf.Tensor, purpose: int) -> random.Key:
+    """Two words [T] for pieces at positions [T] of rows with keys [T]."""
+    return random.threefry(key, (tf.cast(position, tf.uint32), np.uint32(purpose)))
+
+
+def _random_pieces(bits: random.Key, piece_counts: np.ndarray) -> tf.Tensor:
+    """int32 [T] pieces with odds exactly as `piece_counts`: the piece at a uniform place of the corpus in sorted order."""
+    upto = np.cumsum(piece_counts, dtype=np.int64)  # [V]
+    return tf.searchsorted(tf.constant(upto), random.below_wide(bits, upto[-1]), side="right")
+
+
+def _to_slots(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor, slots: int) -> list[tf.Tensor]:
+    """Columns of values [T, K], sorted by their rows [T], as K tensors [B, M], zero where a row has fewer than M."""
+    counts = tf.math.bincount(row, minlength=rows, maxlength=rows)  # [B]
+    slot = tf.range(tf.size(row)) - tf.gather(tf.cumsum(counts, exclusive=True), row)
+    width = values.shape[1]
+    dense = tf.scatter_nd((row * slots + slot)[:, None], values, [rows * slots, width])
+    return [tf.reshape(column, [rows, slots]) for column in tf.unstack(dense, axis=1)]

@@ -1,0 +1,1 @@
+"""The training side: sharding, optimiser, step, checkpoints, metrics, and the loop that calls them."""

@@ -1,0 +1,71 @@
+"""Checkpoints of a run: Orbax, asynchronous, atomic. The only file that imports orbax.
+
+A checkpoint is a train state and a JSON record of what it is a state of. It becomes visible by one rename once it is whole, so a run killed
+at any instant finds its newest whole one. Reading one never runs code from it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from spanbert_jax.errors import InputError
+
+
+class Checkpoints:
+    """The checkpoints of one folder."""
+
+    def __init__(self, folder: Path, keep_last: int | None = None, keep_every: int = 0):
+        """keep_last newest ones are kept (None: all), and besides them those whose step is a multiple of keep_every, if that is not 0."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, keep_period=keep_every or None, step_prefix="step",
+                                               cleanup_tmp_directories=True, enable_async_checkpointing=True)
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options,
+                                              item_names=("state", "record"))
+
+    def latest(self) -> int | None:
+        """Step of the newest whole checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, record: dict) -> None:
+        """Copies the state off the devices and returns; writing goes on behind. A step already saved is left as it is."""
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
+
+    def record(self, step: int) -> dict:
+        """What was recorded beside the state of that step."""
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state of that step, laid out as `like`: a pytree of jax.ShapeDtypeStruct with shardings, of any mesh.
+
+        Raises:
+          InputError: the checkpoint is of another model or damaged.
+        """
+        self._check_shapes(step, like)
+        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+
+    def _check_shapes(self, step: int, like: Any) -> None:
+        saved = jax.tree_util.tree_leaves_with_path(self._manager.item_metadata(step)["state"].tree)
+        saved = {_path(path): tuple(leaf.shape) for path, leaf in saved if hasattr(leaf, "shape")}
+        wanted = {_path(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(like)
+                  if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
+        wrong = [name for name in wanted if saved.get(name) != wanted[name]]
+        if wrong:
+            name = wrong[0]
+            raise InputError(f"checkpoint {self._folder}/step_{step} is of a different model: {name} is {saved.get(name, 'absent')} there, "
+                             f"{wanted[name]} in this config" + (f"; {len(wrong) - 1} more differ" if len(wrong) > 1 else ""))
+
+    def wait(self) -> None:
+        """Until all that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the folder."""
+        self._manager.close()
+
+
+def _path(path) -> str:
+    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)

@@ -1,0 +1,314 @@
+"""Pretraining: the story of a run, in order. Resuming is the same call as starting."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spanbert_jax import config as config_lib
+from spanbert_jax.data.blocks import Rows, build_rows
+from spanbert_jax.data.corpus import read_documents
+from spanbert_jax.data.masking import mask_slots, settings_from_config
+from spanbert_jax.data.pipeline import Masker, make_batches, make_eval_batches
+from spanbert_jax.data.store import Store, open_store, write_store
+from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
+from spanbert_jax.devices import peak_flops
+from spanbert_jax.errors import Diverged, InputError
+from spanbert_jax.training import sharding
+from spanbert_jax.training.checkpoint import Checkpoints
+from spanbert_jax.training.metrics import MetricsWriter
+from spanbert_jax.training.parameter_table import parameter_table
+from spanbert_jax.training.program import Program, batch_shapes, build_program
+from spanbert_jax.training.step import averages
+from spanbert_jax.training.workdir import check_workdir, locked, write_config
+
+
+def pretrain(config, workdir: Path) -> int:
+    """Trains config's model to total_steps in `workdir`, from its newest checkpoint if it has one.
+
+    Returns:
+      0 when done, 143 when a SIGTERM (130: a SIGINT) ended it after saving.
+
+    Raises:
+      InputError: the config, the corpus or the workdir must be mended; nothing was written.
+      Diverged: loss or gradient is not finite.
+    """
+    tokenizer = load_tokenizer(config.data.vocab, config.data.lowercase)
+    mesh = checked_mesh(config, tokenizer)
+    check_workdir(workdir, config)
+    with locked(workdir):
+        store = open_corpus(config, tokenizer, workdir)
+        rows = {split: rows_of(config, store, tokenizer, split) for split in ("train", "valid")}
+        program = build_program(config, mesh, tokenizer.vocab_size, slots_of(config))
+        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
+        record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": store.fingerprint}
+        state = restored_state(checkpoints, program, record)
+        state = program.init(output_bias(config, store)) if state is None else state
+        write_config(workdir, config)
+        tokenizer.save(workdir)
+        with StopSignal() as stop:
+            return Run(config, workdir, program, tokenizer, rows, record, checkpoints, stop).train(state)
+
+
+def checked_mesh(config, tokenizer: Tokenizer):
+    """The mesh of a config over this machine's devices, after every check that needs no corpus.
+
+    Raises:
+      InputError: with all problems, one a line.
+    """
+    problems = config_lib.validate(config)
+
+    def collect(check):
+        try:
+            return check()
+        except InputError as error:
+            problems.extend(str(error).splitlines())
+
+    collect(lambda: settings_from_config(config))
+    mesh = collect(lambda: sharding.make_mesh(config.mesh, jax.devices()))
+    if mesh is not None and config.accumulation >= 1:
+        problems += sharding.validate(config, mesh, tokenizer.vocab_size)
+    if problems:
+        raise InputError("\n".join(problems))
+    return mesh
+
+
+def open_corpus(config, tokenizer: Tokenizer, workdir: Path) -> Store:
+    """The store that config.data names, tokenised into the workdir first if it names text.
+
+    Raises:
+      InputError: a corpus or store that cannot be used.
+    """
+    folder = Path(config.data.store) if config.data.store else workdir / "store"
+    if not config.data.store and not folder.exists():
+        print(f"tokenising {config.data.source} into {folder}", flush=True)
+        documents = {split: read_documents(config.data.source, split, config.data.valid_fraction) for split in ("train", "valid")}
+        write_store(folder, tokenizer, documents)
+    store = open_store(folder)
+    store.require(tokenizer)
+    return store
+
+
+def rows_of(config, store: Store, tokenizer: Tokenizer, split: str) -> Rows:
+    """The rows of one split.
+
+    Raises:
+      InputError: too few for what the config wants of them.
+    """
+    rows = build_rows(store.split(split), config.seq_len, config.data.max_blocks_per_row, tokenizer.starts_word)
+    if split == "valid" and config.eval.every and not rows.num_rows:
+        raise InputError(f"store {store.folder}: no document is held out; raise data.valid_fraction, or give eval.every = 0")
+    return rows
+
+
+def slots_of(config) -> int:
+    """M: slots of a row."""
+    return mask_slots(config.seq_len, config.masking.rate, config.data.max_blocks_per_row)
+
+
+def output_bias(config, store: Store) -> np.ndarray | None:
+    """float32 [V] that the heads' biases start from: log-frequencies of the training text, or None for zeros."""
+    if config.model.output_bias == "zeros":
+        return None
+    counts = store.split("train").piece_counts + 1.0  # every piece may occur
+    return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def restored_state(checkpoints: Checkpoints, program: Program, record: dict):
+    """The newest checkpoint's state on the program's mesh, or None if there is none.
+
+    Raises:
+      InputError: it is of another config, vocabulary, corpus or model.
+    """
+    step = checkpoints.latest()
+    if step is None:
+        return None
+    saved = checkpoints.record(step)
+    changed = config_lib.differences(config_lib.from_json(saved["config"]), config_lib.from_json(record["config"]))
+    changed += [f"{what}: {saved[what][:12]} in the run, {record[what][:12]} now" for what in ("vocabulary", "store") if saved[what] != record[what]]
+    if changed:
+        raise InputError(f"the checkpoint of step {step} is of a run that differs in\n  " + "\n  ".join(changed))
+    return checkpoints.restore(step, program.state)
+
+
+def unigram_entropy(counts: np.ndarray) -> float:
+    """Nats a piece that knowing only frequencies costs, of counts [V]: what a model must beat to have learned from context."""
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
+class StopSignal:
+    """SIGTERM and SIGINT, while entered: `code` becomes the exit code they ask for. A second one kills as usual."""
+
+    def __init__(self):
+        self.code = 0
+        self._before = {}
+
+    def _receive(self, number, frame):
+        self.code = 128 + number
+        signal.signal(number, self._before[number])
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Run:
+    """One process's share of a run, from a state to its end."""
+
+    def __init__(self, config, workdir: Path, program: Program, tokenizer: Tokenizer, rows: dict[str, Rows], record: dict,
+                 checkpoints: Checkpoints, stop: StopSignal):
+        self.config, self.workdir, self.program, self.tokenizer, self.rows = config, workdir, program, tokenizer, rows
+        self.record, self.checkpoints, self.stop = record, checkpoints, stop
+        devices = program.mesh.devices.flat
+        peak = peak_flops(devices[0])
+        self.peak = peak * len(devices) if peak else None
+        self.entropy = unigram_entropy(rows["valid"].split.piece_counts) if config.eval.every else None
+        self.throughput = Throughput()
+
+    def train(self, state) -> int:
+        """Updates until total_steps or a signal; see pretrain."""
+        config, start, last_saved = self.config, int(state.step), None
+        writer = MetricsWriter(self.workdir, start, config.total_steps)
+        writer.tell(self.opening(start))
+        pending = None  # the update before the one being computed: reading it does not make the devices wait
+        batches = training_batches(config, self.rows, self.tokenizer, start)
+        train_step = self.compiled(writer)
+        self.throughput.restart()
+        for done, batch in zip(range(start + 1, config.total_steps + 1), batches):
+            tokens = np.count_nonzero(batch["segments"]) * jax.process_count()
+            state, metrics = train_step(state, sharding.put_batch(self.program.mesh, batch))
+            self.report(writer, pending)
+            pending = (done, metrics, tokens)
+            last = done == config.total_steps or self.stop.code
+            if last or self.due(done):
+                self.report(writer, pending)
+                pending = None
+                if config.eval.every and (done % config.eval.every == 0 or done == config.total_steps):
+                    self.evaluate(writer, state, done)
+                if last or done % config.checkpoint.every == 0:
+                    self.checkpoints.save(done, state, self.record)
+                self.throughput.restart()
+            if self.stop.code:
+                break
+        self.checkpoints.close()
+        writer.tell(f"stopped by a signal at step {int(state.step):,}; the same command resumes" if self.stop.code
+                    else f"done: {int(state.step):,} steps in {self.workdir}")
+        writer.close()
+        return self.stop.code
+
+    def opening(self, start: int) -> str:
+        """What a person wants to know before the first step."""
+        program, train = self.program, self.rows["train"]
+        axes = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items())
+        devices = program.mesh.devices
+        return "\n".join([
+            parameter_table(program.state.params, jax.tree.map(lambda leaf: leaf.sharding, program.state.params)),
+            f"{devices.size} x {devices.flat[0].device_kind}, mesh {axes}, activations in {program.spec.dtype.name}",
+            f"{train.split.num_tokens:,} pieces in {train.num_rows:,} rows, {train.padding_fraction:.1%} padding; "
+            f"{self.config.total_steps * self.config.batch_size / train.num_rows:.1f} epochs",
+            f"resuming from the checkpoint of step {start:,}" if start else "starting afresh",
+        ])
+
+    def compiled(self, writer: MetricsWriter):
+        """The train step, compiled before the clock of the first update starts."""
+        began = time.perf_counter()
+        shapes = batch_shapes(self.config, self.program.mesh, slots_of(self.config))
+        train_step = self.program.train_step.lower(self.program.state, shapes).compile()
+        writer.tell(f"compiled the train step in {time.perf_counter() - began:.0f} s")
+        return train_step
+
+    def due(self, done: int) -> bool:
+        """Whether something but the next update follows this one."""
+        evaluation = self.config.eval.every
+        return done % self.config.checkpoint.every == 0 or bool(evaluation and done % evaluation == 0)
+
+    def report(self, writer: MetricsWriter, pending) -> None:
+        """Reads an update's metrics off the devices, checks them, and tells them if it is a logged one.
+
+        Raises:
+          Diverged: they are not finite.
+        """
+        if pending is None:
+            return
+        step, metrics, tokens = pending
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.throughput.add(tokens)
+        if not np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all():
+            self.checkpoints.wait()
+            good = self.checkpoints.latest()
+            raise Diverged(f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; " + (
+                f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet")
+                + f" in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32")
+        if step % self.config.log_every == 0 or step == self.config.total_steps:
+            updates, tokens_per_second, steps_per_second = self.throughput.rates()
+            metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second,
+                        "mfu": steps_per_second * self.program.flops_per_step / self.peak if self.peak else None}
+            writer.write(step, metrics)
+            writer.show(step, metrics)
+            self.throughput.restart()
+
+    def evaluate(self, writer: MetricsWriter, state, step: int) -> None:
+        """Loss and accuracy over the held-out rows, with the masks they always have."""
+        metrics = evaluate(self.program, state.params, held_out_batches(self.config, self.rows, self.tokenizer))
+        metrics["unigram_entropy"] = self.entropy
+        writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
+        told = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count"))
+        writer.tell(f"step {step:,} held-out text: {told}")
+
+
+def masker_of(config, rows: dict[str, Rows], tokenizer: Tokenizer) -> Masker:
+    """Masking as the config wants it, with random pieces as frequent as in the training text."""
+    return Masker(settings_from_config(config), tokenizer, rows["train"].split.piece_counts)
+
+
+def training_batches(config, rows: dict[str, Rows], tokenizer: Tokenizer, start: int) -> Iterator[dict[str, np.ndarray]]:
+    """This process's share of the batches of update `start` (from 0) and of those after it, for ever."""
+    return make_batches(rows["train"], masker_of(config, rows, tokenizer), batch_size=config.batch_size, seed=config.seed, start_step=start,
+                        host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads)
+
+
+def held_out_batches(config, rows: dict[str, Rows], tokenizer: Tokenizer) -> Iterator[dict[str, np.ndarray]]:
+    """This process's share of the evaluation batches, the same ones each time."""
+    return make_eval_batches(rows["valid"], masker_of(config, rows, tokenizer), batch_size=config.eval.batch_size,
+                             max_rows=config.eval.max_rows, host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads)
+
+
+def evaluate(program: Program, params, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, float]:
+    """{"mlm_loss", "mlm_accuracy", "mlm_count", ...} over all batches together: sums of losses by sums of counts."""
+    totals = None
+    for batch in batches:
+        sums = program.eval_step(params, sharding.put_batch(program.mesh, batch))
+        totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+    totals = {name: float(value) for name, value in jax.device_get(totals).items()}
+    counts = {name.removesuffix("_count"): max(value, 1.0) for name, value in totals.items() if name.endswith("_count")}
+    return averages(totals, counts) | {f"{name}_count": totals[f"{name}_count"] for name in counts}
+
+
+class Throughput:
+    """Tokens and updates a second since it was last restarted."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew, so that evaluation and saving do not count."""
+        self._began, self._tokens, self._updates = time.perf_counter(), 0, 0
+
+    def add(self, tokens: int) -> None:
+        """One more update, of so many tokens (padding left out)."""
+        self._tokens += tokens
+        self._updates += 1
+
+    def rates(self) -> tuple[int, float, float]:
+        """(updates, tokens a second, updates a second)."""
+        seconds = time.perf_counter() - self._began
+        return self._updates, self._tokens / seconds, self._updates / seconds
