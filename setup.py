@@ -27,10 +27,12 @@ setup(
         "orbax-checkpoint>=0.11.20",
         "tensorflow-datasets>=4.9.9",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.4",
         "numpy>=2",
         "rich>=13",
         "safetensors>=0.5",
         "tokenizers>=0.21",
+        "tqdm>=4.66",
         *TENSORFLOW,
     ],
     extras_require={

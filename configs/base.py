@@ -20,10 +20,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config.accumulation = 1           # microbatches one update is cut into; the loss and gradient do not depend on it
     config.log_every = 100            # updates between two lines of metrics.jsonl
 
+    config.init = init = ConfigDict()
+    init.path = ""                    # weights to start from: a run's workdir, a Hugging Face folder, or a file; "": random ones
+    init.fingerprint = ""             # of those weights: others are refused. "": whatever is there, and config.json says what it was
+
     config.data = data = ConfigDict()
     data.source = "embedded"          # "embedded", or text files: a path or glob, several separated by commas (.txt, .gz, .xz)
     data.store = ""                   # a folder made by scripts/prepare_data.py; given, it is read instead of `source`
-    data.vocab = "cased"              # "cased" | "uncased" | "tiny" (embedded), or a path to a WordPiece vocab.txt
+    data.vocab = "cased"              # "cased" | "uncased" | "tiny" (embedded), or a path to a vocab.txt or tokenizer.json
     data.lowercase = "auto"           # "auto": known for embedded vocabularies, else lower-case when no piece has a capital; "yes" | "no"
     data.valid_fraction = 0.005       # share of the documents held out, chosen by a hash of their text (embedded corpus: fixed documents)
     data.max_blocks_per_row = 1       # 1: one block a row, padded; more: packed rows, same loss and gradient with less padding

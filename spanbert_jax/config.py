@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from spanbert_jax.errors import InputError
 
 # A run may be continued with other values of these: they change where and how it runs and what it reports, not the experiment.
-RUNTIME_KEYS = ("name", "log_every", "data.threads", "data.store", "model.remat", "model.scan_unroll", "model.attention", "mesh.", "eval.",
-                "checkpoint.")
+RUNTIME_KEYS = ("name", "log_every", "init.path", "data.threads", "data.store", "model.remat", "model.scan_unroll", "model.attention",
+                "mesh.", "eval.", "checkpoint.")
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -31,8 +31,11 @@ def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
     if not Path(path).is_file():
         raise InputError(f"config file {path!r} does not exist")
     module_spec = importlib.util.spec_from_file_location("spanbert_config", path)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    module = module_spec and importlib.util.module_from_spec(module_spec)
+    if module:
+        module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"config file {path!r} must be Python (.py) and define get_config(variant)")
     try:
         config = module.get_config(variant)
     except ValueError as error:
@@ -52,28 +55,33 @@ def _override(config: ConfigDict, override: str) -> str | None:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         return f"config has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see configs/base.py")
-    old = known[key]
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    if isinstance(old, str):
-        value = text
-    elif isinstance(old, tuple) and not isinstance(value, (tuple, list)):
-        value = tuple(text.split(",")) if isinstance(value, str) else (value,)
-    elif isinstance(old, bool) and text.lower() in ("true", "false"):
-        value = text.lower() == "true"
-    elif isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if isinstance(value, list):
-        value = tuple(value)
-    if type(value) is not type(old):
-        return f"config key {key!r} wants a value like {old!r} ({type(old).__name__}), not {text!r}"
+    value = _parse(text, known[key])
+    if value is None:
+        return f"config key {key!r} wants a value like {known[key]!r} ({type(known[key]).__name__}), not {text!r}"
     *parents, leaf = key.split(".")
     for parent in parents:
         config = config[parent]
     config[leaf] = value
     return None
+
+
+def _parse(text: str, like: Any) -> Any:
+    """The value that a text stands for where one like `like` is wanted, of its type (in a tuple too); None if it is no such value."""
+    if isinstance(like, str):
+        return text
+    if isinstance(like, bool):
+        return {"true": True, "false": False}.get(text.lower())
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(like, tuple):
+        items = value if isinstance(value, (tuple, list)) else text.split(",")
+        items = tuple(_parse(item if isinstance(item, str) else repr(item), like[0]) for item in items)
+        return None if None in items else items
+    if isinstance(like, float) and type(value) is int:
+        value = float(value)
+    return value if type(value) is type(like) else None
 
 
 def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,12 +99,15 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that to_json wrote; lists become the tuples they were."""
+    """The config that to_json wrote; lists become the tuples they were. Raises ValueError for other text."""
     def tuples(value):
         if isinstance(value, dict):
             return {key: tuples(item) for key, item in value.items()}
         return tuple(value) if isinstance(value, list) else value
-    return ConfigDict(tuples(json.loads(text))).lock()
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("it is no JSON object")
+    return ConfigDict(tuples(fields)).lock()
 
 
 def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
@@ -145,7 +156,8 @@ def validate(config: ConfigDict) -> list[str]:
     demand(c.model.width % max(c.model.heads, 1) == 0, f"model.width {c.model.width} must be a multiple of model.heads {c.model.heads}")
     demand(c.optimizer.warmup_steps < c.total_steps,
            f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}")
-    demand(c.optimizer.learning_rate > 0, f"optimizer.learning_rate must be positive, not {c.optimizer.learning_rate}")
+    for key in ("optimizer.learning_rate", "optimizer.eps", "model.norm_eps", "model.init_std"):
+        demand(_get(c, key) > 0, f"{key} must be positive, not {_get(c, key)}")
     demand(c.objectives.mlm_weight + c.objectives.sbo_weight > 0, "objectives: give at least one of them a weight")
     return problems
 

@@ -3,8 +3,8 @@
 The law is the original's (Joshi et al., TACL 2020, section 3.1; reference sections 1.3 and 1.4). For each block of n pieces:
 
 1. Candidate spans are drawn one after another by a scheme of `SCHEMES`: an anchor piece, and the first and last piece of the span.
-2. A candidate whose anchor is already masked is rejected; of any other, all pieces are masked, from the left, until ceil(rate * n) pieces of
-   the block are: the last span is cut there, inside a word if need be.
+2. A candidate whose anchor is already masked is rejected; of any other, all pieces are masked, from the left, until ceil(rate * n) pieces
+   of the block are: the last span is cut there, inside a word if need be.
 3. Masked pieces that touch make one merged span. A fate is drawn for each ([MASK], random pieces, or kept), or for each piece.
 4. Every masked piece is an MLM target; and an SBO target, seen from the two pieces around its merged span, unless one of these would be
    [CLS] or [SEP], or the piece is beyond the first `max_targets` of the span.
@@ -60,6 +60,7 @@ class Blocks(NamedTuple):
     scheme: tf.Tensor   # int32, index into settings.schemes
 
     def take(self, indices: tf.Tensor) -> "Blocks":
+        """Those at some indices of the list."""
         return Blocks(*(tf.gather(field, indices) for field in self))
 
 
@@ -79,7 +80,8 @@ class Candidates(NamedTuple):
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
-# Schemes. Each is a function (text, blocks, bits, settings) -> Candidates, where `bits` are two uint32 words [G, C] for each candidate.
+# Schemes. Each is a function (text, blocks, bits, settings) -> Candidates, where `bits` are two uint32 words [G, C], one pair a candidate.
+# What a scheme must know of the text (where words start; tags of its pieces) is a field of Text. It may propose what is already masked.
 
 
 def subword(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
@@ -138,7 +140,8 @@ def settings_from_config(config) -> MaskingSettings:
     """MaskingSettings from `config.masking`. InputError names every value no masking can be done with."""
     fields = {field.name: config.masking[field.name] for field in dataclasses.fields(MaskingSettings)}
     settings = MaskingSettings(**(fields | {"schemes": tuple(fields["schemes"]), "weights": tuple(fields["weights"])}))
-    problems = [f"masking.schemes: unknown scheme {name!r}; known: {', '.join(SCHEMES)}" for name in settings.schemes if name not in SCHEMES]
+    unknown = [name for name in settings.schemes if name not in SCHEMES]
+    problems = [f"masking.schemes: unknown scheme {name!r}; known: {', '.join(SCHEMES)}" for name in unknown]
     for name, known in (("replacement", ("span", "piece")), ("boundaries", ("external", "internal"))):
         if fields[name] not in known:
             problems.append(f"masking.{name}: {fields[name]!r} is not one of {', '.join(known)}")
@@ -148,6 +151,10 @@ def settings_from_config(config) -> MaskingSettings:
         problems.append(f"masking.rate: {settings.rate} is not above 0 and at most 1")
     if not 1 <= settings.min_span <= settings.max_span or settings.fixed_span < 1:
         problems.append("masking: needs 1 <= min_span <= max_span and fixed_span >= 1")
+    if not 0 <= settings.geometric_p < 1:
+        problems.append(f"masking.geometric_p: {settings.geometric_p} is not at least 0 and below 1")
+    if min(settings.mask_fraction, settings.random_fraction) < 0 or settings.mask_fraction + settings.random_fraction > 1 + 1e-9:
+        problems.append("masking: mask_fraction and random_fraction must not be negative, nor more than 1 together")
     if problems:
         raise InputError("\n".join(problems))
     return settings
@@ -250,14 +257,14 @@ def row_key(seed: int, stream: int, epoch: tf.Tensor, row: tf.Tensor) -> random.
 
 
 def mask(
-    rows: dict[str, tf.Tensor], key: random.Key, settings: MaskingSettings, slots: int, starts_word: np.ndarray,
-    piece_counts: np.ndarray, mask_id: int,
+    rows: dict[str, tf.Tensor], key: random.Key, settings: MaskingSettings, slots: int, starts_word: tf.Tensor,
+    counts_upto: tf.Tensor, mask_id: int,
 ) -> dict[str, tf.Tensor]:
     """Masks rows and lists what to predict.
 
     rows: tokens [B, L] int32, block_start and block_length [B, N] int32 (length 0: no such block; blocks in order of position).
-    key: two uint32 words [B], of `row_key`. slots: M, of `mask_slots`. starts_word: bool [V]. piece_counts: int64 [V], how often each piece
-    occurs in the training text: random replacements follow it (the original draws them from its whole corpus, reference 1.4).
+    key: two uint32 words [B], of `row_key`. slots: M, of `mask_slots`. starts_word: bool [V]. counts_upto: int64 [V], cumulative sum of how
+    often each piece occurs in the training text: random replacements follow it (the original draws from its whole corpus, reference 1.4).
     Returns tokens [B, L] int32 with replacements; mlm_positions, mlm_targets [B, M] int32, mlm_weights [B, M] float32; sbo_left, sbo_right,
     sbo_offset, sbo_targets [B, M] int32, sbo_weights [B, M] float32. Slot i of both kinds speaks of the i-th masked piece of the row. Slots
     without a target are 0 throughout. sbo_left and sbo_right are positions in the row, sbo_offset the piece's place in its merged span.
@@ -280,7 +287,7 @@ def mask(
     spoken = first if settings.replacement == "span" else address  # the piece whose draw decides the fate
     draws = tuple(tf.gather(word, row) for word in key)
     fate = _draw_at(draws, spoken % length, FATE)[0]
-    drawn_piece = _random_pieces(_draw_at(draws, address % length, PIECE), piece_counts)
+    drawn_piece = _random_pieces(_draw_at(draws, address % length, PIECE), counts_upto)
     cuts = random.cut_points([settings.mask_fraction, settings.random_fraction, 1 - settings.mask_fraction - settings.random_fraction])
     outcome = random.choose(fate, cuts)  # 0: [MASK], 1: random piece, 2: kept
     shown = tf.where(outcome == 0, mask_id, tf.where(outcome == 1, drawn_piece, target))
@@ -314,7 +321,7 @@ def _blocks(rows: dict[str, tf.Tensor], key: random.Key, settings: MaskingSettin
     return Blocks(row, number, start, length, budget, random.choose(bits, random.cut_points(settings.weights)))
 
 
-def _text(tokens: tf.Tensor, starts_word: np.ndarray) -> Text:
+def _text(tokens: tf.Tensor, starts_word: tf.Tensor) -> Text:
     """Words of the flat tokens [B * L]: a word begins at each piece that does not begin with ## (reference 1.3.3)."""
     starts = tf.gather(starts_word, tokens)
     word_start = tf.concat([tf.cast(tf.where(starts)[:, 0], tf.int32), [tf.size(tokens)]], 0)
@@ -326,10 +333,9 @@ def _draw_at(key: random.Key, position: tf.Tensor, purpose: int) -> random.Key:
     return random.threefry(key, (tf.cast(position, tf.uint32), np.uint32(purpose)))
 
 
-def _random_pieces(bits: random.Key, piece_counts: np.ndarray) -> tf.Tensor:
-    """int32 [T] pieces with odds exactly as `piece_counts`: the piece at a uniform place of the corpus in sorted order."""
-    upto = np.cumsum(piece_counts, dtype=np.int64)  # [V]
-    return tf.searchsorted(tf.constant(upto), random.below_wide(bits, upto[-1]), side="right")
+def _random_pieces(bits: random.Key, counts_upto: tf.Tensor) -> tf.Tensor:
+    """int32 [T] pieces with odds exactly as their counts: the piece at a uniform place of the corpus in sorted order."""
+    return tf.searchsorted(counts_upto, random.below_wide(bits, counts_upto[-1]), side="right")
 
 
 def _to_slots(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor, slots: int) -> list[tf.Tensor]:

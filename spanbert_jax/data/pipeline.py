@@ -10,7 +10,7 @@ compute, and the order it is put together in, do not depend on how many there ar
 """
 
 import os
-from collections.abc import Iterator
+import weakref
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ import tensorflow as tf
 from spanbert_jax.data import masking, random
 from spanbert_jax.errors import InputError
 
-tf.config.set_visible_devices([], "GPU")  # TensorFlow would take all memory of accelerators that are JAX's; it must be told before it starts
+tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all memory of devices that are JAX's; it must be told before it starts
 
 PART_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
 TRAINING, EVALUATION, PERMUTATION = range(3)  # streams: what a key is for
@@ -40,6 +40,25 @@ class Rows(Protocol):
         """ids int64 [n] -> ROW_FIELDS, all int32: [n, L], and for the last two [n, N]."""
 
 
+class Batches:
+    """Iterator over the numpy batches of a dataset. `close()` ends its threads; so does dropping it, and the end of the program.
+
+    Python would otherwise shut down under threads that still read rows for batches nobody takes, and the two wait for each other for ever.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset):
+        self._source = [dataset.as_numpy_iterator()]
+        self.close = weakref.finalize(self, self._source.clear)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._source:
+            raise StopIteration
+        return next(self._source[0])
+
+
 class Masker:
     """Masking with everything decided but the rows: config, vocabulary and corpus.
 
@@ -48,21 +67,24 @@ class Masker:
 
     def __init__(self, settings: masking.MaskingSettings, tokenizer, piece_counts: np.ndarray):
         self.settings = settings
-        self.starts_word = tokenizer.starts_word
         self.mask_id = tokenizer.mask_id
         self.pad_id = tokenizer.pad_id
-        self.piece_counts = piece_counts
+        self.starts_word = tf.constant(tokenizer.starts_word)  # [V]
+        self.counts_upto = tf.constant(np.cumsum(piece_counts, dtype=np.int64))  # [V]
+        self._mask = tf.function(self._mask, autograph=False)  # traced once for training and evaluation, and for every start
 
     def __call__(self, rows: dict[str, tf.Tensor], key: random.Key) -> dict[str, tf.Tensor]:
         """One batch of design section 3 from ROW_FIELDS of rows and their keys; see masking.mask for the shapes."""
+        return {name: rows[name] for name in ("segments", "positions", "token_types")} | self._mask(rows, key)
+
+    def _mask(self, rows, key):
         slots = masking.mask_slots(rows["tokens"].shape[1], self.settings.rate, rows["block_start"].shape[1])
-        masked = masking.mask(rows, key, self.settings, slots, self.starts_word, self.piece_counts, self.mask_id)
-        return {name: rows[name] for name in ("segments", "positions", "token_types")} | masked
+        return masking.mask(rows, key, self.settings, slots, self.starts_word, self.counts_upto, self.mask_id)
 
 
 def make_batches(
     rows: Rows, masker: Masker, *, batch_size: int, seed: int, start_step: int, host: int, hosts: int, threads: int,
-) -> Iterator[Batch]:
+) -> "Batches":
     """Training batches for ever, from `start_step` on: this host's share of B / hosts rows of each.
 
     Every row comes once in each epoch, in a new order and with new masks. A row has the same masks in the same epoch whatever the batch
@@ -86,10 +108,11 @@ def make_batches(
 
 def make_eval_batches(
     rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, host: int, hosts: int, threads: int,
-) -> Iterator[Batch]:
+) -> "Batches":
     """Batches of the first `max_rows` rows (0: all) in order, each row with one mask for ever, the same under every seed.
 
-    The last batch is filled up with rows of padding: segments and weights 0. Shapes as in make_batches. InputError: B not divisible by hosts.
+    The last batch is filled up with rows of padding: segments and weights 0. Shapes as in make_batches.
+    InputError: B not divisible by hosts.
     """
     count = min(max_rows or rows.num_rows, rows.num_rows)
 
@@ -125,12 +148,16 @@ def _share(batch_size: int, host: int, hosts: int) -> tuple[int, int, int]:
 
 def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
     """ROW_FIELDS of rows `ids` [n] as tensors of known shape."""
+    def read(ids: np.ndarray) -> list[np.ndarray]:
+        fields = rows.read(ids)
+        return [fields[name] for name in ROW_FIELDS]
+
     sample = rows.read(np.zeros(1, np.int64))  # for its shapes
-    fields = tf.numpy_function(lambda ids: [rows.read(ids)[name] for name in ROW_FIELDS], [ids], [tf.int32] * len(ROW_FIELDS))
+    fields = tf.numpy_function(read, [ids], [tf.int32] * len(ROW_FIELDS))
     return {name: tf.ensure_shape(field, (None, sample[name].shape[1])) for name, field in zip(ROW_FIELDS, fields)}
 
 
-def _batches(steps: tf.data.Dataset, masked_rows, share: tuple[int, int, int], threads: int) -> Iterator[Batch]:
+def _batches(steps: tf.data.Dataset, masked_rows, share: tuple[int, int, int], threads: int) -> "Batches":
     """Batches of `masked_rows(positions)` for the steps, each made in equal parts side by side."""
     batch_size, first, count = share
     parts = -(-count // PART_ROWS)
@@ -138,7 +165,8 @@ def _batches(steps: tf.data.Dataset, masked_rows, share: tuple[int, int, int], t
 
     @tf.autograph.experimental.do_not_convert
     def positions(step: tf.Tensor) -> tf.Tensor:  # [parts, rows of a part] int64; a last part too long repeats the last row
-        return step * batch_size + first + tf.reshape(tf.minimum(tf.range(parts * part_rows, dtype=tf.int64), count - 1), [parts, part_rows])
+        row = tf.minimum(tf.range(parts * part_rows, dtype=tf.int64), count - 1)
+        return step * batch_size + first + tf.reshape(row, [parts, part_rows])
 
     @tf.autograph.experimental.do_not_convert
     def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -151,5 +179,5 @@ def _batches(steps: tf.data.Dataset, masked_rows, share: tuple[int, int, int], t
     options.threading.private_threadpool_size = workers
     options.threading.max_intra_op_parallelism = 1  # parts already keep every thread busy
     options.autotune.enabled = False  # it would only enlarge buffers
-    options.experimental_optimization.apply_default_optimizations = False  # no faster after it, and rewriting the graph delays the first batch
-    return dataset.with_options(options).as_numpy_iterator()
+    options.experimental_optimization.apply_default_optimizations = False  # no faster with them, and slower to start
+    return Batches(dataset.with_options(options))

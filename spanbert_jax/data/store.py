@@ -14,8 +14,6 @@ number of pieces before it. Nothing is kept open for writing: a store is complet
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
+from spanbert_jax.folders import new_folder
 
 FORMAT = 1
 SHARD_TOKENS = 1 << 28  # pieces after which a new shard begins, at the end of a document
@@ -36,26 +35,10 @@ def write_store(folder, tokenizer: Tokenizer, documents: dict[str, Iterable[list
     end, so that it appears complete or not at all. Raises InputError when `folder` exists and is not an empty folder, cannot be written,
     or the split "train" has no text.
     """
-    folder = Path(folder)
-    refusal = f"store {folder}: there is something at this path already; remove it or choose another one"
-    if is_taken(folder):
-        raise InputError(refusal)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(Path(folder)) as temporary:
         splits = {name: write_split(temporary, name, tokenizer, texts) for name, texts in documents.items()}
         tokenizer.save(temporary)
         (temporary / "index.json").write_text(json.dumps(make_index(tokenizer, splits), indent=1) + "\n", encoding="utf-8")
-        temporary.rename(folder)
-    except OSError as error:
-        raise InputError(refusal if is_taken(folder) else f"store {folder}: cannot write it ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def is_taken(folder: Path) -> bool:
-    """Whether there is something at the path that a store must not replace: anything but an empty folder."""
-    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def make_index(tokenizer: Tokenizer, splits: dict) -> dict:

@@ -7,6 +7,7 @@ where these strings stand in it (they are cut at the brackets like any other tex
 import functools
 import hashlib
 import importlib.resources
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from spanbert_jax.errors import InputError
 
 EMBEDDED = {"cased": False, "uncased": True, "tiny": False}  # name -> lower-cases its text
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")  # of a folder, the first that is there
 CONTINUATION = "##"  # a piece that begins with it continues a word
 MAX_WORD_LENGTH = 100  # characters; a longer word is one [UNK], as in Google's BERT
 
@@ -87,7 +89,7 @@ def check_pieces(pieces: list[str], source: str) -> None:
 
 
 def load_tokenizer(vocab: str, lowercase: str) -> Tokenizer:
-    """Tokenizer of an embedded vocabulary ("cased", "uncased", "tiny") or of a vocab.txt file (or a folder that holds one).
+    """Tokenizer of an embedded vocabulary ("cased", "uncased", "tiny"), or of a vocab.txt or tokenizer.json or a folder that holds one.
 
     `lowercase`: "yes", "no", or "auto": as the embedded vocabulary was made, and for a file, yes when no piece but [special] ones has a
     capital. Raises InputError for an unreadable or unfit vocabulary.
@@ -103,13 +105,13 @@ def load_tokenizer(vocab: str, lowercase: str) -> Tokenizer:
 
 
 def read_pieces(vocab: str) -> list[str]:
-    """Pieces of an embedded vocabulary or of a vocab.txt, in id order. Raises InputError when it cannot be read as UTF-8 text."""
+    """Pieces of an embedded vocabulary, a vocab.txt or a WordPiece tokenizer.json, in id order. Raises InputError when it cannot be read."""
     if vocab in EMBEDDED:
         path = importlib.resources.files("spanbert_jax.data").joinpath("assets", "vocab", f"{vocab}.txt")
     else:
         path = Path(vocab)
         if path.is_dir():
-            path = path / "vocab.txt"
+            path = next((path / name for name in VOCABULARY_FILES if (path / name).is_file()), path / VOCABULARY_FILES[0])
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -117,8 +119,23 @@ def read_pieces(vocab: str) -> list[str]:
         raise InputError(f"vocabulary {vocab}: cannot read it ({error.strerror}); give {names} or a vocab.txt") from error
     except UnicodeDecodeError as error:
         raise InputError(f"vocabulary {vocab}: byte {error.start} is not UTF-8 text; give a WordPiece vocab.txt") from error
+    if path.name.endswith(".json"):
+        return pieces_of_json(text, vocab)
     # not splitlines(): vocabularies hold pieces such as U+2028 that it would take for a line end
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def pieces_of_json(text: str, source: str) -> list[str]:
+    """Pieces of a tokenizer.json, in id order. Raises InputError, naming `source`, unless it is of a WordPiece without gaps in its ids."""
+    try:
+        ids = json.loads(text)["model"]["vocab"]
+        pieces = sorted(ids, key=ids.get)
+        if [ids[piece] for piece in pieces] == list(range(len(pieces))):
+            return pieces
+        problem = "its ids are not 0, 1, 2, ..."
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise InputError(f"vocabulary {source}: not the tokenizer.json of a WordPiece ({problem}); give a vocab.txt")
 
 
 def has_capital(piece: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Any, Callable
 import jax
 import jax.numpy as jnp
 
+from spanbert_jax.model.attention import IMPLEMENTATIONS
+
 Constrain = Callable[[jax.Array, str], jax.Array]
 
 
@@ -42,6 +44,12 @@ class ModelSpec:
     def head_width(self) -> int:
         """K, width of one attention head."""
         return self.width // self.heads
+
+
+def validate(config) -> list[str]:
+    """What of config.model this room does not know, one line each."""
+    known = ("auto", *IMPLEMENTATIONS)
+    return [] if config.model.attention in known else [f"model.attention must be one of {', '.join(known)}, not {config.model.attention!r}"]
 
 
 def model_spec(config, vocab_size: int, platform: str, constrain: Constrain = unconstrained) -> ModelSpec:

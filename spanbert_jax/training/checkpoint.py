@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from spanbert_jax.errors import InputError
@@ -16,17 +17,24 @@ from spanbert_jax.errors import InputError
 class Checkpoints:
     """The checkpoints of one folder."""
 
-    def __init__(self, folder: Path, keep_last: int | None = None, keep_every: int = 0):
-        """keep_last newest ones are kept (None: all), and besides them those whose step is a multiple of keep_every, if that is not 0."""
+    def __init__(self, folder: Path, keep_last: int | None = None, keep_every: int = 0, read_only: bool = False):
+        """keep_last newest ones are kept (None: all), and besides them those whose step is a multiple of keep_every, if that is not 0.
+
+        read_only: touch nothing, not even what looks like the remains of a killed run: it may be a run that is saving.
+        """
         options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, keep_period=keep_every or None, step_prefix="step",
-                                               cleanup_tmp_directories=True, enable_async_checkpointing=True)
+                                               cleanup_tmp_directories=not read_only, create=not read_only, enable_async_checkpointing=True)
         self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options,
-                                              item_names=("state", "record"))
+        handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """Step of the newest whole checkpoint."""
         return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Steps of all whole checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, record: dict) -> None:
         """Copies the state off the devices and returns; writing goes on behind. A step already saved is left as it is."""
@@ -46,6 +54,16 @@ class Checkpoints:
         """
         self._check_shapes(step, like)
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+
+    def read(self, step: int, part: str | None = None) -> Any:
+        """The state of that step as numpy arrays in nested dicts, of whatever model; with `part` only that field of it, e.g. "params"."""
+        tree = self._manager.item_metadata(step)["state"].tree
+        tree = tree if part is None else {part: tree[part]}
+        like = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            state = checkpointer.restore(self._folder.absolute() / f"step_{step}" / "state",
+                                         args=ocp.args.PyTreeRestore(item=tree, restore_args=like, partial_restore=part is not None))
+        return state if part is None else state[part]
 
     def _check_shapes(self, step: int, like: Any) -> None:
         saved = jax.tree_util.tree_leaves_with_path(self._manager.item_metadata(step)["state"].tree)

@@ -10,21 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.blocks import Rows, build_rows
-from spanbert_jax.data.corpus import read_documents
-from spanbert_jax.data.masking import mask_slots, settings_from_config
-from spanbert_jax.data.pipeline import Masker, make_batches, make_eval_batches
-from spanbert_jax.data.store import Store, open_store, write_store
+from spanbert_jax.data import batches as batches_lib
+from spanbert_jax.data.batches import held_out_batches, open_corpus, rows_of, slots_of, training_batches
+from spanbert_jax.data.blocks import Rows
+from spanbert_jax.data.store import Store
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.devices import peak_flops
 from spanbert_jax.errors import Diverged, InputError
+from spanbert_jax.model import spec as model_spec
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
+from spanbert_jax.training.initial import Initial, pinned, read_initial, with_params
 from spanbert_jax.training.metrics import MetricsWriter
 from spanbert_jax.training.parameter_table import parameter_table
 from spanbert_jax.training.program import Program, batch_shapes, build_program
 from spanbert_jax.training.step import averages
-from spanbert_jax.training.workdir import check_workdir, locked, write_config
+from spanbert_jax.training.workdir import check_workdir, claim, locked, write_config
 
 
 def pretrain(config, workdir: Path) -> int:
@@ -39,15 +40,19 @@ def pretrain(config, workdir: Path) -> int:
     """
     tokenizer = load_tokenizer(config.data.vocab, config.data.lowercase)
     mesh = checked_mesh(config, tokenizer)
+    initial = read_initial(config, tokenizer)
+    config = pinned(config, initial)
     check_workdir(workdir, config)
     with locked(workdir):
-        store = open_corpus(config, tokenizer, workdir)
-        rows = {split: rows_of(config, store, tokenizer, split) for split in ("train", "valid")}
+        claim(workdir, config)
+        store = open_corpus(config, tokenizer, workdir, tell=lambda line: print(line, flush=True))
         program = build_program(config, mesh, tokenizer.vocab_size, slots_of(config))
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
         record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": store.fingerprint}
         state = restored_state(checkpoints, program, record)
-        state = program.init(output_bias(config, store)) if state is None else state
+        rows = {split: rows_of(config, store, tokenizer, split) for split in ("train", "valid")}
+        state = fresh_state(config, program, store, initial) if state is None else state
+        del initial  # as large as the model, and of no more use
         write_config(workdir, config)
         tokenizer.save(workdir)
         with StopSignal() as stop:
@@ -60,7 +65,7 @@ def checked_mesh(config, tokenizer: Tokenizer):
     Raises:
       InputError: with all problems, one a line.
     """
-    problems = config_lib.validate(config)
+    problems = config_lib.validate(config) + batches_lib.validate(config) + model_spec.validate(config)
 
     def collect(check):
         try:
@@ -68,7 +73,6 @@ def checked_mesh(config, tokenizer: Tokenizer):
         except InputError as error:
             problems.extend(str(error).splitlines())
 
-    collect(lambda: settings_from_config(config))
     mesh = collect(lambda: sharding.make_mesh(config.mesh, jax.devices()))
     if mesh is not None and config.accumulation >= 1:
         problems += sharding.validate(config, mesh, tokenizer.vocab_size)
@@ -77,45 +81,27 @@ def checked_mesh(config, tokenizer: Tokenizer):
     return mesh
 
 
-def open_corpus(config, tokenizer: Tokenizer, workdir: Path) -> Store:
-    """The store that config.data names, tokenised into the workdir first if it names text.
-
-    Raises:
-      InputError: a corpus or store that cannot be used.
-    """
-    folder = Path(config.data.store) if config.data.store else workdir / "store"
-    if not config.data.store and not folder.exists():
-        print(f"tokenising {config.data.source} into {folder}", flush=True)
-        documents = {split: read_documents(config.data.source, split, config.data.valid_fraction) for split in ("train", "valid")}
-        write_store(folder, tokenizer, documents)
-    store = open_store(folder)
-    store.require(tokenizer)
-    return store
-
-
-def rows_of(config, store: Store, tokenizer: Tokenizer, split: str) -> Rows:
-    """The rows of one split.
-
-    Raises:
-      InputError: too few for what the config wants of them.
-    """
-    rows = build_rows(store.split(split), config.seq_len, config.data.max_blocks_per_row, tokenizer.starts_word)
-    if split == "valid" and config.eval.every and not rows.num_rows:
-        raise InputError(f"store {store.folder}: no document is held out; raise data.valid_fraction, or give eval.every = 0")
-    return rows
-
-
-def slots_of(config) -> int:
-    """M: slots of a row."""
-    return mask_slots(config.seq_len, config.masking.rate, config.data.max_blocks_per_row)
-
-
 def output_bias(config, store: Store) -> np.ndarray | None:
     """float32 [V] that the heads' biases start from: log-frequencies of the training text, or None for zeros."""
     if config.model.output_bias == "zeros":
         return None
     counts = store.split("train").piece_counts + 1.0  # every piece may occur
     return np.log(counts / counts.sum()).astype(np.float32)
+
+
+def fresh_state(config, program: Program, store: Store, initial: Initial | None):
+    """The state that a run starts with: random parameters, but for those of the weights that it is to start from.
+
+    Raises:
+      InputError: config.init wants weights and does not say where they are.
+    """
+    if initial is None and config.init.fingerprint:
+        raise InputError("init.fingerprint is given without init.path, and there is no checkpoint yet: say where those weights are")
+    state = program.init(output_bias(config, store))
+    if initial is None:
+        return state
+    print(initial.told(), flush=True)
+    return with_params(state, initial.params)
 
 
 def restored_state(checkpoints: Checkpoints, program: Program, record: dict):
@@ -180,7 +166,7 @@ class Run:
         writer = MetricsWriter(self.workdir, start, config.total_steps)
         writer.tell(self.opening(start))
         pending = None  # the update before the one being computed: reading it does not make the devices wait
-        batches = training_batches(config, self.rows, self.tokenizer, start)
+        batches = training_batches(config, self.rows, self.tokenizer, start, jax.process_index(), jax.process_count())
         train_step = self.compiled(writer)
         self.throughput.restart()
         for done, batch in zip(range(start + 1, config.total_steps + 1), batches):
@@ -215,7 +201,8 @@ class Run:
             f"{devices.size} x {devices.flat[0].device_kind}, mesh {axes}, activations in {program.spec.dtype.name}",
             f"{train.split.num_tokens:,} pieces in {train.num_rows:,} rows, {train.padding_fraction:.1%} padding; "
             f"{self.config.total_steps * self.config.batch_size / train.num_rows:.1f} epochs",
-            f"resuming from the checkpoint of step {start:,}" if start else "starting afresh",
+            f"resuming from the checkpoint of step {start:,}" if start
+            else f"starting from {self.config.init.path}" if self.config.init.path else "starting afresh",
         ])
 
     def compiled(self, writer: MetricsWriter):
@@ -258,28 +245,12 @@ class Run:
 
     def evaluate(self, writer: MetricsWriter, state, step: int) -> None:
         """Loss and accuracy over the held-out rows, with the masks they always have."""
-        metrics = evaluate(self.program, state.params, held_out_batches(self.config, self.rows, self.tokenizer))
+        batches = held_out_batches(self.config, self.rows, self.tokenizer, jax.process_index(), jax.process_count())
+        metrics = evaluate(self.program, state.params, batches)
         metrics["unigram_entropy"] = self.entropy
         writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         told = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count"))
         writer.tell(f"step {step:,} held-out text: {told}")
-
-
-def masker_of(config, rows: dict[str, Rows], tokenizer: Tokenizer) -> Masker:
-    """Masking as the config wants it, with random pieces as frequent as in the training text."""
-    return Masker(settings_from_config(config), tokenizer, rows["train"].split.piece_counts)
-
-
-def training_batches(config, rows: dict[str, Rows], tokenizer: Tokenizer, start: int) -> Iterator[dict[str, np.ndarray]]:
-    """This process's share of the batches of update `start` (from 0) and of those after it, for ever."""
-    return make_batches(rows["train"], masker_of(config, rows, tokenizer), batch_size=config.batch_size, seed=config.seed, start_step=start,
-                        host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads)
-
-
-def held_out_batches(config, rows: dict[str, Rows], tokenizer: Tokenizer) -> Iterator[dict[str, np.ndarray]]:
-    """This process's share of the evaluation batches, the same ones each time."""
-    return make_eval_batches(rows["valid"], masker_of(config, rows, tokenizer), batch_size=config.eval.batch_size,
-                             max_rows=config.eval.max_rows, host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads)
 
 
 def evaluate(program: Program, params, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, float]:

@@ -7,13 +7,16 @@
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
+from spanbert_jax.folders import made_for_now
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
 
 
 def check_workdir(workdir: Path, config) -> None:
@@ -23,8 +26,8 @@ def check_workdir(workdir: Path, config) -> None:
     if not workdir.exists() or not any(workdir.iterdir()):
         return
     if not (workdir / CONFIG_FILE).exists():
-        if {entry.name for entry in workdir.iterdir()} <= {"store", ".lock"}:
-            return  # killed before it began
+        if {entry.name for entry in workdir.iterdir()} <= {"store", LOCK_FILE, f".{CONFIG_FILE}"}:
+            return  # a store prepared for it, or what a process left that was killed before it began
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
     changed = config_lib.differences(read_config(workdir), config)
     if changed:
@@ -36,12 +39,15 @@ def read_config(workdir: Path):
     """The config of the run in a folder.
 
     Raises:
-      InputError: there is no run.
+      InputError: there is no run, or its config is damaged.
     """
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise InputError(f"workdir {workdir} has no {CONFIG_FILE}: give the folder of a pretraining run")
-    return config_lib.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return config_lib.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): put it back, or give another --workdir") from None
 
 
 def write_config(workdir: Path, config) -> None:
@@ -51,27 +57,42 @@ def write_config(workdir: Path, config) -> None:
     temporary.replace(workdir / CONFIG_FILE)
 
 
+def claim(workdir: Path, config) -> None:
+    """Writes config.json if there is none, so that a run killed before its first checkpoint is continued by its own config only."""
+    if not (workdir / CONFIG_FILE).exists():
+        write_config(workdir, config)
+
+
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Makes the folder and holds it against other processes; a folder that was made here and stayed empty is removed again.
+    """Makes the folder and holds it against other processes. An InputError leaves nothing behind where there was no run before.
 
     Raises:
       InputError: another process holds it, or it cannot be made.
     """
-    made = not workdir.exists()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"workdir {workdir} cannot be written: {error.strerror}") from None
-    try:
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"workdir {workdir} is in use by another process: wait for it, or give another --workdir") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(made_for_now(workdir))
+            lock = stack.enter_context((workdir / LOCK_FILE).open("w"))
+        except OSError as error:
+            raise InputError(f"workdir {workdir} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"workdir {workdir} is in use by another process: wait for it, or give another --workdir") from None
+        _remove(workdir.glob(".store.*"))  # of a process that was killed while it tokenised
+        fresh, before = not (workdir / CONFIG_FILE).exists(), set(workdir.iterdir()) - {workdir / LOCK_FILE}
+        try:
             yield
-    finally:
-        if made and {entry.name for entry in workdir.iterdir()} == {".lock"}:
-            (workdir / ".lock").unlink()
-            workdir.rmdir()
+        except InputError:
+            if fresh:
+                _remove(set(workdir.iterdir()) - before)
+            raise
+
+
+def _remove(entries: Iterable[Path]) -> None:
+    for entry in list(entries):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

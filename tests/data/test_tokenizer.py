@@ -108,6 +108,17 @@ def test_refuses_what_is_no_vocabulary(tmp_path):
         load_tokenizer(str(tmp_path / "bad.txt"), "auto")
 
 
+def test_a_tokenizer_json_is_a_vocabulary_too(tmp_path):
+    Tokenizer(PIECES, False, "a").save(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        assert load_tokenizer(str(path), "auto").pieces == PIECES
+    for text in ("", "[]", "{}", '{"model": {"vocab": 3}}', '{"model": {"vocab": [["a", -1.5]]}}', '{"model": {"vocab": {"a": 0, "b": 2}}}'):
+        (tmp_path / "tokenizer.json").write_text(text)
+        with pytest.raises(InputError, match="not the tokenizer.json of a WordPiece"):
+            load_tokenizer(str(tmp_path), "auto")
+
+
 def test_windows_line_ends(tmp_path):
     (tmp_path / "vocab.txt").write_bytes("".join(piece + "\r\n" for piece in PIECES).encode())
     assert load_tokenizer(str(tmp_path), "no").pieces == PIECES

@@ -1,0 +1,25 @@
+"""Prints the figures of a benchmark suite: python scripts/benchmark.py pipeline|train_step [--json=FILE]"""
+
+import argparse
+import json
+from pathlib import Path
+
+from spanbert_jax import cli
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=("pipeline", "train_step"))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too, as one JSON object")
+    flags = cli.parse(parser)
+    from spanbert_jax.experiments.benchmark import SUITES
+    figures = SUITES[flags.suite]()
+    for name, value in figures.items():
+        print(f"{name:40} {value:>20,}")
+    if flags.json:
+        flags.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Installs the project with its test tools into .venv and runs the whole suite. Arguments go to pytest: bash scripts/test.sh -m "not slow"
+# EXTRAS (default: dev) chooses what is installed; PYTHON (default: python3) makes the environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+EXTRAS=${EXTRAS:-dev} source scripts/environment.sh
+exec python -m pytest "$@"

@@ -1,0 +1,1 @@
+"""Runs side by side, and what they cost: loss curves, benchmarks."""

@@ -1,0 +1,60 @@
+"""A trained model out of a run's folder, for use on one device."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from spanbert_jax.data.tokenizer import EMBEDDED, Tokenizer, load_tokenizer
+from spanbert_jax.errors import InputError
+from spanbert_jax.model.spec import ModelSpec, model_spec
+from spanbert_jax.training.checkpoint import Checkpoints
+from spanbert_jax.training.workdir import read_config
+
+
+def restore_run(workdir: Path, step: int | None = None) -> tuple[Any, Tokenizer, ModelSpec, Any]:
+    """(config, tokenizer, spec, params) of a run as it was after update `step` (None: at its newest checkpoint).
+
+    params are float32 on this process's first device, whatever mesh they were trained on; the optimiser's state is not read.
+
+    Raises:
+      InputError: there is no run, no such checkpoint, or the vocabulary beside it is not the one it was trained with.
+    """
+    config, step = read_config(workdir), resolve_step(workdir, step)
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    try:
+        tokenizer = tokenizer_of(config, workdir)
+        if tokenizer.fingerprint != checkpoints.record(step)["vocabulary"]:
+            raise InputError(f"{workdir}/vocab.txt is not the vocabulary that the run was trained with: put that one back")
+        device = jax.local_devices()[0]
+        params = jax.device_put(checkpoints.read(step, "params"), device)
+    finally:
+        checkpoints.close()
+    return config, tokenizer, model_spec(config, tokenizer.vocab_size, device.platform), params
+
+
+def resolve_step(workdir: Path, step: int | None) -> int:
+    """`step`, or that of the run's newest checkpoint if it is None.
+
+    Raises:
+      InputError: there is no run, or no such checkpoint.
+    """
+    read_config(workdir)
+    folder = workdir / "checkpoints"
+    checkpoints = Checkpoints(folder, read_only=True) if folder.is_dir() else None
+    steps = checkpoints.steps() if checkpoints else []
+    if checkpoints:
+        checkpoints.close()
+    if not steps:
+        raise InputError(f"workdir {workdir} has no checkpoint yet")
+    if step is not None and step not in steps:
+        raise InputError(f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step
+
+
+def tokenizer_of(config, workdir: Path) -> Tokenizer:
+    """The run's tokenizer, from its own copy of the vocabulary."""
+    lowercase = config.data.lowercase
+    if lowercase == "auto" and config.data.vocab in EMBEDDED:
+        lowercase = "yes" if EMBEDDED[config.data.vocab] else "no"
+    return load_tokenizer(str(workdir / "vocab.txt"), lowercase)

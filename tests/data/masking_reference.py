@@ -1,0 +1,157 @@
+"""The masking law in plain Python, one block and one piece at a time (reference sections 1.2 to 1.4): slow, and meant to be read.
+
+Where chance decides, it asks a `draws` object, so the same law can be fed the original's random numbers or the library's:
+    draws.candidates(length) -> iterator of (anchor, words): anchors in 0..length-1, spans of so many words; words 0: the anchor alone
+    draws.fate(position) -> number in [0, 1): below mask_fraction [MASK], then random pieces, then kept
+    draws.piece(position) -> random replacement piece
+"""
+
+import math
+
+import numpy as np
+
+
+def place(starts_word, rate, candidates):
+    """The masked pieces of one block as a set. starts_word: one bool a piece. candidates: iterator of (anchor, words)."""
+    length = len(starts_word)
+    budget = math.ceil(length * rate)
+    masked = set()
+    while len(masked) < budget:
+        anchor, words = next(candidates)
+        if anchor in masked:
+            continue
+        for piece in span(starts_word, anchor, words):
+            if len(masked) < budget:
+                masked.add(piece)
+    return masked
+
+
+def span(starts_word, anchor, words):
+    """The pieces of `words` words from the one the anchor is in, up to the end of the block."""
+    if not words:
+        return [anchor]
+    first = anchor
+    while first > 0 and not starts_word[first]:
+        first -= 1
+    pieces = [first]
+    for piece in range(first + 1, len(starts_word)):
+        words -= bool(starts_word[piece])
+        if not words:
+            break
+        pieces.append(piece)
+    return pieces
+
+
+def merge(masked):
+    """Maximal runs of masked pieces as (first, last), from left to right."""
+    spans = []
+    for piece in sorted(masked):
+        if spans and spans[-1][1] == piece - 1:
+            spans[-1] = (spans[-1][0], piece)
+        else:
+            spans.append((piece, piece))
+    return spans
+
+
+def replace(sentence, spans, replacement, mask_fraction, random_fraction, mask_id, draws):
+    """The sentence as the model sees it."""
+    shown = list(sentence)
+    for first, last in spans:
+        fate = draws.fate(first)
+        for piece in range(first, last + 1):
+            if replacement == "piece":
+                fate = draws.fate(piece)
+            if fate < mask_fraction:
+                shown[piece] = mask_id
+            elif fate < mask_fraction + random_fraction:
+                shown[piece] = draws.piece(piece)
+    return shown
+
+
+def pair_rows(sentence, spans, boundaries, max_targets):
+    """[left, right, targets...] of each span with boundaries inside the block, targets cut or filled up with 0 to max_targets."""
+    rows = []
+    for first, last in spans:
+        left, right = (first - 1, last + 1) if boundaries == "external" else (first, last)
+        if left >= 0 and right < len(sentence):
+            targets = list(sentence[first:last + 1])[:max_targets]
+            rows.append([left, right] + targets + [0] * (max_targets - len(targets)))
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------------------------
+# The library's draws and its output of a whole row.
+
+
+def threefry(key, counter):
+    """Threefry-2x32-20 with Python integers."""
+    word = 2**32 - 1
+    keys = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
+    x0, x1 = (counter[0] + keys[0]) & word, (counter[1] + keys[1]) & word
+    for number in range(1, 21):
+        x0 = (x0 + x1) & word
+        turn = (13, 15, 26, 6, 17, 29, 16, 24)[(number - 1) % 8]
+        x1 = ((x1 << turn) & word | x1 >> (32 - turn)) ^ x0
+        if number % 4 == 0:
+            x0 = (x0 + keys[number // 4 % 3]) & word
+            x1 = (x1 + keys[(number // 4 + 1) % 3] + number // 4) & word
+    return x0, x1
+
+
+class CounterDraws:
+    """The draws of block `block` at `start` of a row, as spanbert_jax/data/masking.py makes them."""
+
+    def __init__(self, key, block, start, settings, piece_counts):
+        self.key, self.block, self.start, self.settings, self.upto = key, block, start, settings, np.cumsum(piece_counts)
+        odds = np.cumsum([(1 - settings.geometric_p) ** length for length in range(settings.max_span - settings.min_span + 1)])
+        self.cuts = [round(odd / odds[-1] * 2**32) for odd in odds[:-1]]
+
+    def scheme(self):
+        odds = np.cumsum(self.settings.weights) / sum(self.settings.weights)
+        bits = threefry(self.key, (0, 0 + 4 * self.block))[0]
+        return self.settings.schemes[sum(bits >= round(odd * 2**32) for odd in odds[:-1])]
+
+    def candidates(self, length):
+        scheme, number = self.scheme(), 0
+        while True:
+            bits = threefry(self.key, (number, 1 + 4 * self.block))
+            yield bits[0] * length >> 32, self.words(scheme, bits[1])
+            number += 1
+
+    def words(self, scheme, bits):
+        settings = self.settings
+        geometric = settings.min_span + sum(bits >= cut for cut in self.cuts)
+        return {"subword": 0, "whole_word": 1, "fixed_span": settings.fixed_span, "geometric_span": geometric}[scheme]
+
+    def fate(self, position):
+        return threefry(self.key, (self.start + position, 2))[0] / 2**32
+
+    def piece(self, position):
+        high, low = threefry(self.key, (self.start + position, 3))
+        place = ((high % 2**31) * 2**32 + low) % int(self.upto[-1])
+        return int(np.nonzero(self.upto > place)[0][0])
+
+
+def mask_row(tokens, blocks, key, settings, slots, starts_word, piece_counts, mask_id):
+    """What masking.mask gives for one row, as a dict of lists. blocks: (start, length) pairs."""
+    out = {name: [] for name in ("mlm_positions", "mlm_targets", "sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")}
+    out["tokens"] = list(tokens)
+    for number, (start, length) in enumerate(blocks):
+        sentence = [int(token) for token in tokens[start:start + length]]
+        draws = CounterDraws(key, number, start, settings, piece_counts)
+        starts = [bool(starts_word[token]) for token in sentence]
+        spans = merge(place(starts, settings.rate, draws.candidates(length)))
+        shown = replace(sentence, spans, settings.replacement, settings.mask_fraction, settings.random_fraction, mask_id, draws)
+        out["tokens"][start:start + length] = shown
+        pairs = {row[0] + (settings.boundaries == "external"): row for row in pair_rows(sentence, spans, settings.boundaries, 10**6)}
+        for first, last in spans:
+            for piece in range(first, last + 1):
+                out["mlm_positions"].append(start + piece)
+                out["mlm_targets"].append(sentence[piece])
+                seen = first in pairs and piece - first < settings.max_targets
+                left, right, targets = (pairs[first][0], pairs[first][1], pairs[first][2:]) if seen else (-start, -start, [0] * length)
+                values = (start + left, start + right, (piece - first) * seen, targets[piece - first], 1.0 * seen)
+                for name, value in zip(("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights"), values):
+                    out[name].append(value)
+    out["mlm_weights"] = [1.0] * len(out["mlm_positions"])
+    return {name: values if name == "tokens" else values + [0] * (slots - len(values)) for name, values in out.items()}

@@ -1,0 +1,193 @@
+"""Batches as a pure function of (seed, step, host): resuming, sharing among hosts and threads, epochs, and evaluation."""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+import tensorflow as tf
+from test_masking import SETTINGS
+
+from spanbert_jax.data import masking, pipeline
+from spanbert_jax.errors import InputError
+
+ROWS = synthetic.Rows(64, synthetic.random_blocks(np.random.default_rng(0), 50, 64, 3))
+MASKER = pipeline.Masker(SETTINGS, synthetic.Tokenizer, synthetic.piece_counts())
+SHAPES = {name: "L" for name in ("tokens", "segments", "positions", "token_types")}
+SHAPES |= {name: "M" for name in ("mlm_positions", "mlm_targets", "mlm_weights")}
+SHAPES |= {name: "M" for name in ("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")}
+
+
+def train(steps, rows=ROWS, batch_size=8, seed=7, start_step=0, host=0, hosts=1, threads=2):
+    batches = pipeline.make_batches(
+        rows, MASKER, batch_size=batch_size, seed=seed, start_step=start_step, host=host, hosts=hosts, threads=threads)
+    return join(itertools.islice(batches, steps))
+
+
+def evaluate(rows=ROWS, batch_size=8, max_rows=0, host=0, hosts=1, threads=2):
+    batches = pipeline.make_eval_batches(rows, MASKER, batch_size=batch_size, max_rows=max_rows, host=host, hosts=hosts, threads=threads)
+    return join(batches)
+
+
+def join(batches):
+    """Batches one under another: a dict of [steps, rows, ...]."""
+    batches = list(batches)
+    return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def flat(batches):
+    return {name: field.reshape(-1, field.shape[-1]) for name, field in batches.items()}
+
+
+def unmasked(batches):
+    """The rows' own tokens, [rows, L], put back from the targets."""
+    rows = flat(batches)
+    tokens = rows["tokens"].copy()
+    row, slot = np.nonzero(rows["mlm_weights"])
+    tokens[row, rows["mlm_positions"][row, slot]] = rows["mlm_targets"][row, slot]
+    return tokens
+
+
+def row_numbers(batches, rows=ROWS):
+    numbers = {row.tobytes(): number for number, row in enumerate(rows.fields["tokens"])}
+    assert len(numbers) == rows.num_rows
+    return [numbers[row.tobytes()] for row in unmasked(batches)]
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_batches_have_the_shapes_and_types_of_the_contract():
+    sizes = {"L": 64, "M": masking.mask_slots(64, SETTINGS.rate, 3)}
+    batch = train(1)
+    assert {name: field.shape[2:] for name, field in batch.items()} == {name: (sizes[size],) for name, size in SHAPES.items()}
+    assert {name: field.dtype for name, field in batch.items()} == {name: np.float32 if "weights" in name else np.int32 for name in SHAPES}
+    assert batch["tokens"].shape[1] == 8
+
+
+def test_same_bits_with_any_number_of_threads_and_parts(monkeypatch):
+    whole = train(9)
+    assert_same(train(9, threads=1), whole)
+    assert_same(train(9, threads=5), whole)
+    monkeypatch.setattr(pipeline, "PART_ROWS", 3)  # 8 rows in parts of 3, 3 and 2
+    assert_same(train(9, threads=3), whole)
+
+
+def test_seeking_equals_running_there():
+    whole = train(20)
+    for start in (1, 7, 19):  # in the first epoch of 50 rows, across its end, and in the last
+        assert_same(train(20 - start, start_step=start), {name: field[start:] for name, field in whole.items()})
+
+
+def test_seeking_far_does_not_run_there():
+    train(1)
+    began = time.monotonic()
+    train(1, start_step=10**12)
+    assert time.monotonic() - began < 10  # at a million steps a second, running there would take eleven days
+
+
+def test_hosts_share_each_batch():
+    whole = train(9)
+    halves = [train(9, host=host, hosts=2) for host in range(2)]
+    assert_same({name: np.concatenate([half[name] for half in halves], 1) for name in whole}, whole)
+    whole = evaluate(batch_size=12)
+    parts = [evaluate(batch_size=12, host=host, hosts=3) for host in range(3)]
+    assert_same({name: np.concatenate([part[name] for part in parts], 1) for name in whole}, whole)
+
+
+def test_masks_do_not_depend_on_the_batch_size():
+    whole = flat(train(20))
+    assert_same(flat(train(16, batch_size=10)), whole)
+    assert_same(flat(train(1, batch_size=160)), whole)
+
+
+def test_every_row_once_an_epoch_in_a_new_order_with_new_masks():
+    batches = train(3, batch_size=50)
+    numbers = np.reshape(row_numbers(batches), (3, 50))
+    assert (np.sort(numbers, 1) == np.arange(50)).all()
+    assert len({tuple(order) for order in numbers}) == 3
+    order = np.argsort(numbers, 1)[:, :, None]
+    positions = np.take_along_axis(batches["mlm_positions"], order, 1)  # [epoch, row, M]
+    again = (positions[0] == positions[1]).all(1)
+    long = np.array([sum(ROWS.fields["block_length"][row]) > 30 for row in range(50)])
+    assert not again[long].any()
+    assert row_numbers(train(1, batch_size=50, seed=8)) != numbers[0].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000, 1 << 16])
+def test_orders_are_permutations_that_look_random(size):
+    epochs = 20
+    places = tf.range(size, dtype=tf.int64)
+    orders = [pipeline.permute(places, size, 3, tf.fill([size], np.int64(epoch))).numpy() for epoch in range(epochs)]
+    assert all((np.sort(order) == np.arange(size)).all() for order in orders)
+    if size >= 64:
+        rank = np.arange(size)
+        bound = 4.5 / np.sqrt(size)  # a correlation of two random orders has standard deviation 1 / sqrt(size)
+        for order, following in itertools.pairwise(orders):
+            assert abs(np.corrcoef(order, rank)[0, 1]) < bound
+            assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < bound
+            assert abs(np.corrcoef(order, following)[0, 1]) < bound
+
+
+def test_evaluation_is_in_order_and_the_same_for_ever():
+    whole = evaluate()
+    assert_same(evaluate(), whole)
+    assert_same(evaluate(threads=1), whole)
+    rows = flat(whole)
+    assert len(rows["tokens"]) == 56  # 50 rows and 6 of padding
+    assert (unmasked(whole)[:50] == ROWS.fields["tokens"]).all()
+    assert all(not rows[name][50:].any() for name in rows)
+    assert (rows["mlm_weights"][:50].sum(1) > 0).all()
+    first = flat(evaluate(max_rows=20))
+    assert {name: len(field) for name, field in first.items()} == dict.fromkeys(first, 24)
+    assert_same({name: field[:20] for name, field in first.items()}, {name: field[:20] for name, field in rows.items()})
+    by_five = flat(evaluate(batch_size=5))
+    assert_same(by_five, {name: field[:50] for name, field in rows.items()})
+
+
+def test_training_and_evaluation_masks_differ():
+    held_out = flat(evaluate())["mlm_positions"]
+    batches = train(1, batch_size=50, seed=pipeline.EVALUATION_SEED)
+    training = flat(batches)["mlm_positions"][np.argsort(row_numbers(batches))]
+    long = ROWS.fields["block_length"].sum(1) > 30
+    assert (training[long] != held_out[:50][long]).any(1).all()
+
+
+def test_closed_batches_end():
+    batches = pipeline.make_batches(ROWS, MASKER, batch_size=8, seed=0, start_step=0, host=0, hosts=1, threads=2)
+    next(batches)
+    batches.close()
+    assert list(batches) == []
+
+
+def test_a_program_ends_while_rows_are_still_being_read():
+    program = """
+import time, test_pipeline
+class Slow(test_pipeline.synthetic.Rows):
+    def read(self, ids):
+        time.sleep(0.05)
+        return super().read(ids)
+batches = test_pipeline.pipeline.make_batches(
+    Slow(64, [[60]] * 9), test_pipeline.MASKER, batch_size=8, seed=0, start_step=0, host=0, hosts=1, threads=2)
+next(batches)
+"""
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": paths}, check=True, timeout=120)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(InputError, match="9 rows cannot be shared evenly by 2 hosts"):
+        train(1, batch_size=9, hosts=2)
+    empty = synthetic.Rows(64, [[10]])
+    empty.num_rows = 0
+    with pytest.raises(InputError, match="no rows"):
+        train(1, rows=empty)

@@ -1,0 +1,122 @@
+"""Runs that start from given weights, and the way there and back through an export."""
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from spanbert_jax.errors import InputError
+from spanbert_jax.interop.huggingface import export_huggingface
+from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
+from spanbert_jax.training.export import export_run
+from spanbert_jax.training.initial import read_initial, shapes_of, with_params
+from spanbert_jax.training.metrics import read_metrics
+from spanbert_jax.training.pretrain import pretrain
+from spanbert_jax.training.restore import restore_run
+from spanbert_jax.training.workdir import read_config
+from tests.interop.models import assert_same, random_params
+from tests.small import TOKENIZER, small_config, small_program
+
+CONFIG = small_config()
+SHAPES = shapes_of(CONFIG, TOKENIZER)
+PARAMS = random_params(SHAPES)
+
+
+def config_on(store, init, **changes):
+    few = dict(total_steps=3, checkpoint__every=3, eval__every=0)
+    return small_config(data__store=str(store.folder), init__path=str(init), **few | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Hugging Face folder of an encoder and an MLM head."""
+    folder = tmp_path_factory.mktemp("init") / "hf"
+    export_huggingface(folder, {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}, CONFIG, TOKENIZER, "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(store, folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "workdir"
+    assert pretrain(config_on(store, folder), workdir) == 0
+    return workdir
+
+
+def test_given_parameters_replace_random_ones_on_any_mesh(folder):
+    initial = read_initial(small_config(init__path=str(folder)), TOKENIZER)
+    assert initial.missing == ["sbo"] and "sbo" in initial.told()
+    program = small_program(small_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2), 8)
+    fresh = program.init(None)
+    state = with_params(fresh, initial.params)
+    before, after = (flatten_dict(jax.device_get(tree.params), sep="/") for tree in (fresh, state))
+    expected = {path: before[path] if path.startswith("sbo/") else array for path, array in PARAMS.items()}
+    assert_same(after, expected)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == jax.tree.map(lambda leaf: leaf.sharding, fresh.params)
+
+
+def test_a_run_starts_there_and_its_config_says_so(run, folder):
+    config, _, _, params = restore_run(run)
+    moved = flatten_dict(jax.device_get(params), sep="/")
+    far = {path: float(np.abs(moved[path] - PARAMS[path]).max()) for path in moved}
+    # Three updates move a number by no more than the sum of their rates, about 1e-2; from a random start the distance would be near 1.
+    assert max(far[path] for path in far if not path.startswith("sbo/")) < 0.05 < far["sbo/linear1/kernel"]
+    start = {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}
+    assert (config.init.path, config.init.fingerprint) == (str(folder), fingerprint(start))
+
+
+@pytest.mark.slow
+def test_the_same_command_resumes_and_other_weights_are_refused(run, store, folder, tmp_path, capfd):
+    assert pretrain(config_on(store, folder), run) == 0
+    assert "resuming from the checkpoint of step 3" in capfd.readouterr().out
+    export_huggingface(tmp_path / "other", random_params(SHAPES, seed=1), CONFIG, TOKENIZER, "")
+    before = (run / "config.json").read_text()
+    for init in (tmp_path / "other", ""):
+        with pytest.raises(InputError, match="init.fingerprint"):
+            pretrain(config_on(store, init), run)
+    assert (run / "config.json").read_text() == before
+    # Weights that are no longer there are not needed to resume: what they were is.
+    assert pretrain(config_on(store, "", init__fingerprint=read_config(run).init.fingerprint), run) == 0
+
+
+def test_a_fingerprint_without_weights_starts_nothing(store, tmp_path):
+    with pytest.raises(InputError, match="say where those weights are"):
+        pretrain(config_on(store, "", init__fingerprint="ab"), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("format", ["huggingface", "original"])
+def test_a_run_goes_out_and_comes_back_bit_for_bit(run, format, tmp_path):
+    assert export_run(run, tmp_path / "out", format, None) == 3
+    weights, _, _ = load_weights(tmp_path / "out")
+    params, missing = to_params(weights, SHAPES)
+    assert not missing
+    assert_same(params, flatten_dict(jax.device_get(restore_run(run)[3]), sep="/"))
+    assert read_initial(small_config(init__path=str(tmp_path / "out")), TOKENIZER).fingerprint == fingerprint(params)
+    assert read_initial(small_config(init__path=str(run)), TOKENIZER).fingerprint == fingerprint(params)
+    if format == "huggingface":
+        card = (tmp_path / "out" / "README.md").read_text()
+        (line,) = [line for line in read_metrics(run) if line["step"] == 3]
+        assert f"| mlm_loss | 3 | {line['mlm_loss']:.6g} |" in card and str(run) not in card
+
+
+def test_exports_that_are_refused(run, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for arguments, words in {(run, tmp_path / "mine", "huggingface", None): "something at this path already",
+                             (run, tmp_path / "out", "huggingface", 2): "no checkpoint of step 2; it has those of 3",
+                             (tmp_path / "none", tmp_path / "out", "original", None): "has no config.json"}.items():
+        with pytest.raises(InputError, match=words):
+            export_run(*arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(data__vocab="cased"), "its vocabulary is not that of data.vocab cased: give --config.data.vocab="),
+    (dict(model__heads=2), "model.heads is 4 there, 2 in this config"),
+    (dict(model__norm_eps=1e-5), "model.norm_eps is 1e-12 there, 1e-05"),
+    (dict(model__layers=3, model__width=64), "model.layers is 2 there, 3 in this config; model.width is 32 there, 64 in this config"),
+    (dict(init__fingerprint="abc"), "init.fingerprint wants abc"),
+], ids=str)
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(folder, store, changes, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        pretrain(config_on(store, folder, **changes), tmp_path / "w")
+    assert not any(tmp_path.iterdir())
