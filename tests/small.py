@@ -6,11 +6,11 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import spanbert
+from spanbert_jax.data.batches import Feed, slots_of
 from spanbert_jax.data.corpus import read_documents
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.training import sharding
-from spanbert_jax.training.pretrain import rows_of, slots_of, training_batches
 from spanbert_jax.training.program import Program, build_program
 
 MODEL = dict(layers=2, width=32, heads=4, mlp_width=64, sbo_position_width=8, dropout=0.1, attention_dropout=0.1)
@@ -36,11 +36,6 @@ def small_store(folder):
     return open_store(folder)
 
 
-def small_rows(store, config) -> dict:
-    """Rows of both splits."""
-    return {split: rows_of(config, store, TOKENIZER, split) for split in ("train", "valid")}
-
-
 def small_program(config, devices: int) -> Program:
     """The program on the first `devices` devices."""
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
@@ -49,4 +44,4 @@ def small_program(config, devices: int) -> Program:
 
 def batches_of(store, config, start: int = 0):
     """Training batches from a step on, as numpy."""
-    return training_batches(config, small_rows(store, config), TOKENIZER, start)
+    return Feed(config, store, TOKENIZER).training(start)

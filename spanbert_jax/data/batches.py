@@ -59,18 +59,22 @@ def slots_of(config) -> int:
     return mask_slots(config.seq_len, config.masking.rate, config.data.max_blocks_per_row)
 
 
-def masker_of(config, rows: dict[str, Rows], tokenizer: Tokenizer) -> Masker:
-    """Masking as the config wants it, with random pieces as frequent as in the training text."""
-    return Masker(settings_from_config(config), tokenizer, rows["train"].split.piece_counts)
+class Feed:
+    """The batches of a config: rows of both splits, and one masker for all of them. Attributes: `rows` by split, `masker`."""
 
+    def __init__(self, config, store: Store, tokenizer: Tokenizer):
+        self.config = config
+        self.rows = {split: rows_of(config, store, tokenizer, split) for split in SPLITS}
+        self.masker = Masker(settings_from_config(config), tokenizer, store.split("train").piece_counts)
 
-def training_batches(config, rows: dict[str, Rows], tokenizer: Tokenizer, start: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
-    """This host's share of the batches of update `start` (from 0) and of those after it, for ever."""
-    return make_batches(rows["train"], masker_of(config, rows, tokenizer), batch_size=config.batch_size, seed=config.seed, start_step=start,
-                        host=host, hosts=hosts, threads=config.data.threads)
+    def training(self, start: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
+        """This host's share of the batches of update `start` (from 0) and of those after it, for ever."""
+        config = self.config
+        return make_batches(self.rows["train"], self.masker, batch_size=config.batch_size, seed=config.seed, start_step=start, host=host,
+                            hosts=hosts, threads=config.data.threads)
 
-
-def held_out_batches(config, rows: dict[str, Rows], tokenizer: Tokenizer, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
-    """This host's share of the evaluation batches, the same ones each time."""
-    return make_eval_batches(rows["valid"], masker_of(config, rows, tokenizer), batch_size=config.eval.batch_size,
-                             max_rows=config.eval.max_rows, host=host, hosts=hosts, threads=config.data.threads)
+    def held_out(self, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
+        """This host's share of the evaluation batches, the same ones each time."""
+        config = self.config
+        return make_eval_batches(self.rows["valid"], self.masker, batch_size=config.eval.batch_size, max_rows=config.eval.max_rows, host=host,
+                                 hosts=hosts, threads=config.data.threads)

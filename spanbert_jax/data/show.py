@@ -59,14 +59,11 @@ def batch_to_show(config, workdir: Path | None, split: str, step: int, tell: Cal
     tokenizer = load_tokenizer(config.data.vocab, config.data.lowercase)
     with tempfile.TemporaryDirectory() as temporary:
         store = batches_lib.open_corpus(config, tokenizer, workdir or Path(temporary), tell)
-        rows = {name: batches_lib.rows_of(config, store, tokenizer, name) for name in {"train", split}}
-        if split == "train":
-            batches = batches_lib.training_batches(config, rows, tokenizer, step)
-        else:
-            batches = itertools.islice(batches_lib.held_out_batches(config, rows, tokenizer), step, None)
+        feed = batches_lib.Feed(config, store, tokenizer)
+        batches = feed.training(step) if split == "train" else itertools.islice(feed.held_out(), step, None)
         batch = next(batches, None)
     if batch is None:
-        count = -(-min(rows[split].num_rows, config.eval.max_rows or rows[split].num_rows) // config.eval.batch_size)
+        count = -(-min(feed.rows[split].num_rows, config.eval.max_rows or feed.rows[split].num_rows) // config.eval.batch_size)
         raise InputError(f"--step {step}: the held-out text makes {count} batches, numbered from 0")
     return batch, tokenizer
 

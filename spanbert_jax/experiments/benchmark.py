@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from configs import base
-from spanbert_jax.data.batches import rows_of, slots_of, training_batches
+from spanbert_jax.data.batches import Feed, slots_of
 from spanbert_jax.data.corpus import read_documents
 from spanbert_jax.data.store import Store, open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
@@ -48,15 +48,15 @@ def pipeline() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for copies in (1, 16):
             store = embedded_store(Path(folder) / str(copies), copies)
-            rows = {split: rows_of(config, store, TOKENIZER, split) for split in ("train", "valid")}
-            batches = training_batches(config, rows, TOKENIZER, 0)
+            feed = Feed(config, store, TOKENIZER)
+            batches = feed.training(0)
             next(batches)
             speeds = [_tokens_per_second(batches, config, 8) for _ in range(5)]
             figures[f"corpus_{copies}x_pieces"] = store.split("train").num_tokens
             figures[f"corpus_{copies}x_tokens_per_second"] = round(statistics.median(speeds))
             figures[f"corpus_{copies}x_resident_bytes"] = resident_bytes()
         began = time.perf_counter()
-        next(training_batches(config, rows, TOKENIZER, 1_000_000))
+        next(feed.training(1_000_000))
         figures["seek_to_step_1000000_seconds"] = round(time.perf_counter() - began, 3)
     return figures
 
@@ -102,8 +102,7 @@ def _our_update(config) -> tuple[Callable[[], None], int]:
     """(one update of the pretraining step on a real batch, its floating-point operations)."""
     with tempfile.TemporaryDirectory() as folder:
         store = embedded_store(Path(folder) / "store", 1)
-        rows = {split: rows_of(config, store, TOKENIZER, split) for split in ("train", "valid")}
-        batch = next(training_batches(config, rows, TOKENIZER, 0))
+        batch = next(Feed(config, store, TOKENIZER).training(0))
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     program = build_program(config, mesh, TOKENIZER.vocab_size, slots_of(config))
     holder = [program.init(None)]

@@ -4,6 +4,9 @@ Ours are paths into the parameter tree, layers stacked on a leading axis. Theirs
 [out, in], attention heads flattened. The original (reference 7.2) prefixes "decoder." and calls a LayerNorm's pair gamma and beta.
 """
 
+import math
+
+import ml_dtypes
 import numpy as np
 
 MLM, SBO = "cls.predictions", "cls.pair_target_predictions"
@@ -37,31 +40,50 @@ TABLE = {
     "sbo/bias": f"{SBO}.bias",
     "sbo/positions": f"{SBO}.position_embeddings.weight",
 }
-TABLE |= {f"{ours}/{leaf}": f"{theirs}.{name}" for ours, theirs in LINEAR.items() for leaf, name in (("kernel", "weight"), ("bias", "bias"))}
-TABLE |= {f"{ours}/{leaf}": f"{theirs}.{name}" for ours, theirs in NORM.items() for leaf, name in (("scale", "weight"), ("bias", "bias"))}
+TABLE |= {f"{ours}/{leaf}": f"{theirs}.{name}"
+          for ours, theirs in LINEAR.items() for leaf, name in (("kernel", "weight"), ("bias", "bias"))}
+TABLE |= {f"{ours}/{leaf}": f"{theirs}.{name}"
+          for ours, theirs in NORM.items() for leaf, name in (("scale", "weight"), ("bias", "bias"))}
 
 Weights = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
 
 
 def to_theirs(params: Weights) -> Weights:
     """Parameters by path of ours -> tensors by name of theirs."""
     theirs = {}
     for path, array in params.items():
-        name = TABLE[path]
-        stacked = "{}" in name
-        for number, part in enumerate(array if stacked else [array]):
-            theirs[name.format(number)] = _to_theirs(path, part)
+        shape = _their_shape(path, array.shape)
+        for name, part in zip(_names(path, array.shape), array if "{}" in TABLE[path] else [array]):
+            theirs[name] = np.ascontiguousarray(part.reshape(shape[::-1]).T if path.endswith("/kernel") else part.reshape(shape))
     return theirs
 
 
-def _to_theirs(path: str, part: np.ndarray) -> np.ndarray:
+def their_shapes(shapes: Shapes) -> Shapes:
+    """What to_theirs makes of parameters of these shapes."""
+    return {name: _their_shape(path, shape) for path, shape in shapes.items() for name in _names(path, shape)}
+
+
+def _names(path: str, shape: tuple[int, ...]) -> list[str]:
+    """Names of theirs that a parameter of ours is made of, layer by layer if it is stacked."""
+    name = TABLE[path]
+    return [name.format(number) for number in range(shape[0])] if "{}" in name else [name]
+
+
+def _inputs(path: str) -> int:
+    """Leading axes of a kernel that are summed over: H and K of the attention's output, else one."""
+    return 2 if path.endswith("attention/output/kernel") else 1
+
+
+def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one tensor of theirs, for a parameter of ours of this shape (stacked on layers or not)."""
+    shape = shape[1:] if "{}" in TABLE[path] else shape
     if path.endswith("/kernel"):
-        inputs = part.shape[0] if not path.endswith("attention/output/kernel") else part.shape[0] * part.shape[1]
-        return np.ascontiguousarray(part.reshape(inputs, -1).T)
-    return part.reshape(-1) if path.endswith("/bias") else part
+        return math.prod(shape[_inputs(path):]), math.prod(shape[:_inputs(path)])
+    return (math.prod(shape),) if path.endswith("/bias") else tuple(shape)
 
 
-def to_ours(theirs: Weights, shapes: dict[str, tuple[int, ...]]) -> tuple[Weights, list[str]]:
+def to_ours(theirs: Weights, shapes: Shapes) -> tuple[Weights, list[str]]:
     """Tensors by name of theirs -> parameters by path of ours, of the shapes wanted.
 
     Args:
@@ -69,37 +91,40 @@ def to_ours(theirs: Weights, shapes: dict[str, tuple[int, ...]]) -> tuple[Weight
       shapes: of our parameters, by path.
 
     Returns:
-      The parameters that theirs has, and the problems: tensors of a wrong shape and ones that no parameter wants, one line each. A parameter
-      of which theirs has nothing is left out; one of which it has some layers only is a problem.
+      The parameters that theirs has, float32, and the problems: tensors of a wrong shape or type and ones that no parameter wants, one line
+      each. A parameter of which theirs has nothing is left out; one of which it has some layers only is a problem.
     """
     params, problems, used = {}, [], set()
     for path, shape in shapes.items():
-        name = TABLE[path]
-        stacked = "{}" in name
-        names = [name.format(number) for number in range(shape[0])] if stacked else [name]
+        names, wanted = _names(path, shape), _their_shape(path, shape)
         here = [name for name in names if name in theirs]
         used.update(here)
         if not here:
             continue
         problems += [f"{name} is missing" for name in names if name not in theirs]
-        wanted = shape[1:] if stacked else shape
-        laid_out = _to_theirs(path, np.broadcast_to(np.float32(0), wanted)).shape
-        problems += [f"{name} has shape {tuple(theirs[name].shape)}, the model wants {laid_out}" for name in here if theirs[name].shape != laid_out]
+        problems += [f"{name} has shape {theirs[name].shape}, the model wants {wanted}" for name in here if theirs[name].shape != wanted]
+        problems += [f"{name} holds {theirs[name].dtype}, not floats" for name in here if not is_floating(theirs[name])]
         if not problems:
-            parts = [(theirs[name].T if path.endswith("/kernel") else theirs[name]).reshape(wanted) for name in names]
-            params[path] = np.stack(parts) if stacked else np.array(parts[0])
+            params[path] = np.empty(shape, np.float32)
+            for part, name in zip(params[path] if "{}" in TABLE[path] else [params[path]], names):
+                part[...] = (theirs[name].T if path.endswith("/kernel") else theirs[name]).reshape(part.shape)
     problems += [f"{name} belongs to no parameter of the model" for name in theirs if name not in used]
     return params, problems
 
 
+def is_floating(array: np.ndarray) -> bool:
+    """Whether an array holds real numbers of any width; bfloat16 counts, which numpy itself does not know."""
+    return np.issubdtype(array.dtype, np.floating) or array.dtype == ml_dtypes.bfloat16
+
+
 def normalised(theirs: Weights) -> Weights:
-    """Names in Hugging Face's style, whatever dialect they come in: the original's "decoder." and gamma/beta, an encoder without "bert."."""
+    """Names in Hugging Face's style, from any dialect: the original's "decoder." and gamma/beta, an encoder without "bert."."""
     dialect = {"gamma": "weight", "beta": "bias"}
     result = {}
     for name, array in theirs.items():
         name = name.removeprefix("decoder.")
-        module, _, leaf = name.rpartition(".")
-        name = f"{module}.{dialect.get(leaf, leaf)}"
+        module, dot, leaf = name.rpartition(".")
+        name = module + dot + dialect.get(leaf, leaf)
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
         result[name] = array

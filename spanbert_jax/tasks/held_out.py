@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spanbert_jax.data.batches import held_out_batches, rows_of
+from spanbert_jax.data.batches import Feed
 from spanbert_jax.data.pipeline import Batch
 from spanbert_jax.data.store import open_store
 from spanbert_jax.data.tokenizer import Tokenizer
@@ -22,14 +22,15 @@ def held_out_texts(config, tokenizer: Tokenizer, workdir: Path, count: int) -> l
     """
     store = open_store(Path(config.data.store) if config.data.store else workdir / "store")
     store.require(tokenizer)
-    rows = {split: rows_of(config, store, tokenizer, split) for split in ("train", "valid")}
-    there = min(config.eval.max_rows or rows["valid"].num_rows, rows["valid"].num_rows)
+    feed = Feed(config, store, tokenizer)
+    rows = feed.rows["valid"].num_rows
+    there = min(config.eval.max_rows or rows, rows)
     if not 1 <= count <= there:
         raise InputError(f"{store.folder}: {count} held-out texts asked for; give a number from 1 to {there}" if there else
                          f"{store.folder}: no document is held out in this store")
     wanted = (2 * np.arange(count) + 1) * there // (2 * count)  # [count] row numbers, evenly spread
     texts, first = [], 0
-    for batch in held_out_batches(config, rows, tokenizer):
+    for batch in feed.held_out():
         size = len(batch["tokens"])
         texts += [first_block(batch, int(row) - first, tokenizer) for row in wanted if first <= row < first + size]
         first += size

@@ -11,8 +11,7 @@ import numpy as np
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.data import batches as batches_lib
-from spanbert_jax.data.batches import held_out_batches, open_corpus, rows_of, slots_of, training_batches
-from spanbert_jax.data.blocks import Rows
+from spanbert_jax.data.batches import Feed, open_corpus, slots_of
 from spanbert_jax.data.store import Store
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.devices import peak_flops
@@ -50,13 +49,13 @@ def pretrain(config, workdir: Path) -> int:
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
         record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": store.fingerprint}
         state = restored_state(checkpoints, program, record)
-        rows = {split: rows_of(config, store, tokenizer, split) for split in ("train", "valid")}
+        feed = Feed(config, store, tokenizer)
         state = fresh_state(config, program, store, initial) if state is None else state
         del initial  # as large as the model, and of no more use
         write_config(workdir, config)
         tokenizer.save(workdir)
         with StopSignal() as stop:
-            return Run(config, workdir, program, tokenizer, rows, record, checkpoints, stop).train(state)
+            return Run(config, workdir, program, feed, record, checkpoints, stop).train(state)
 
 
 def checked_mesh(config, tokenizer: Tokenizer):
@@ -150,23 +149,26 @@ class StopSignal:
 class Run:
     """One process's share of a run, from a state to its end."""
 
-    def __init__(self, config, workdir: Path, program: Program, tokenizer: Tokenizer, rows: dict[str, Rows], record: dict,
-                 checkpoints: Checkpoints, stop: StopSignal):
-        self.config, self.workdir, self.program, self.tokenizer, self.rows = config, workdir, program, tokenizer, rows
+    def __init__(self, config, workdir: Path, program: Program, feed: Feed, record: dict, checkpoints: Checkpoints, stop: StopSignal):
+        self.config, self.workdir, self.program, self.feed = config, workdir, program, feed
         self.record, self.checkpoints, self.stop = record, checkpoints, stop
         devices = program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
-        self.entropy = unigram_entropy(rows["valid"].split.piece_counts) if config.eval.every else None
+        self.entropy = unigram_entropy(feed.rows["valid"].split.piece_counts) if config.eval.every else None
         self.throughput = Throughput()
 
     def train(self, state) -> int:
         """Updates until total_steps or a signal; see pretrain."""
-        config, start, last_saved = self.config, int(state.step), None
+        config, start = self.config, int(state.step)
+        if start == config.total_steps:
+            print(f"done before: {start:,} steps in {self.workdir}", flush=True)
+            self.checkpoints.close()
+            return 0
         writer = MetricsWriter(self.workdir, start, config.total_steps)
         writer.tell(self.opening(start))
         pending = None  # the update before the one being computed: reading it does not make the devices wait
-        batches = training_batches(config, self.rows, self.tokenizer, start, jax.process_index(), jax.process_count())
+        batches = self.feed.training(start, jax.process_index(), jax.process_count())
         train_step = self.compiled(writer)
         self.throughput.restart()
         for done, batch in zip(range(start + 1, config.total_steps + 1), batches):
@@ -174,7 +176,8 @@ class Run:
             state, metrics = train_step(state, sharding.put_batch(self.program.mesh, batch))
             self.report(writer, pending)
             pending = (done, metrics, tokens)
-            last = done == config.total_steps or self.stop.code
+            stopping = self.stop.code  # looked at once an update: a signal during evaluation is obeyed, and the state saved, after the next
+            last = done == config.total_steps or stopping
             if last or self.due(done):
                 self.report(writer, pending)
                 pending = None
@@ -183,17 +186,18 @@ class Run:
                 if last or done % config.checkpoint.every == 0:
                     self.checkpoints.save(done, state, self.record)
                 self.throughput.restart()
-            if self.stop.code:
+            if stopping:
                 break
         self.checkpoints.close()
-        writer.tell(f"stopped by a signal at step {int(state.step):,}; the same command resumes" if self.stop.code
-                    else f"done: {int(state.step):,} steps in {self.workdir}")
+        finished = done == config.total_steps
+        writer.tell(f"done: {done:,} steps in {self.workdir}" if finished
+                    else f"stopped by a signal at step {done:,}; the same command resumes")
         writer.close()
-        return self.stop.code
+        return 0 if finished else stopping
 
     def opening(self, start: int) -> str:
         """What a person wants to know before the first step."""
-        program, train = self.program, self.rows["train"]
+        program, train = self.program, self.feed.rows["train"]
         axes = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items())
         devices = program.mesh.devices
         return "\n".join([
@@ -245,8 +249,7 @@ class Run:
 
     def evaluate(self, writer: MetricsWriter, state, step: int) -> None:
         """Loss and accuracy over the held-out rows, with the masks they always have."""
-        batches = held_out_batches(self.config, self.rows, self.tokenizer, jax.process_index(), jax.process_count())
-        metrics = evaluate(self.program, state.params, batches)
+        metrics = evaluate(self.program, state.params, self.feed.held_out(jax.process_index(), jax.process_count()))
         metrics["unigram_entropy"] = self.entropy
         writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         told = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spanbert_jax.data.batches import held_out_batches, rows_of, training_batches
+from spanbert_jax.data.batches import Feed
 from spanbert_jax.data.show import FATES, batch_to_show, show_batch, spans_of
 from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
@@ -97,9 +97,9 @@ def test_as_many_rows_as_asked_and_there_are(store):
 @pytest.mark.parametrize("replacement", ["span", "piece"])
 def test_spans_give_the_original_text_back(store, boundaries, replacement):
     config = small_config(masking__boundaries=boundaries, masking__replacement=replacement, masking__max_targets=4, eval__batch_size=64)
-    rows = {split: rows_of(config, store, TINY, split) for split in ("train", "valid")}
-    batch = next(held_out_batches(config, rows, TINY))
-    original = rows["valid"].read(np.arange(len(batch["tokens"])))["tokens"]
+    feed = Feed(config, store, TINY)
+    batch = next(feed.held_out())
+    original = feed.rows["valid"].read(np.arange(len(batch["tokens"])))["tokens"]
     seen_fates, without_sbo = set(), 0
     for row, tokens in enumerate(batch["tokens"]):
         spans, restored, covered = spans_of(batch, row, TINY.mask_id), tokens.copy(), np.zeros(len(tokens), bool)
@@ -125,8 +125,7 @@ def test_spans_give_the_original_text_back(store, boundaries, replacement):
 
 def test_the_batch_is_the_one_that_training_sees(store, tmp_path):
     config = small_config()
-    rows = {"train": rows_of(config, store, TINY, "train")}
-    expected = next(training_batches(config, rows, TINY, 7))
+    expected = next(Feed(config, store, TINY).training(7))
     (tmp_path / "store").symlink_to(store.folder)
     for where in (dict(config=config, workdir=tmp_path), dict(config=small_config(data__store=str(store.folder)), workdir=None)):
         batch, _ = batch_to_show(split="train", step=7, tell=pytest.fail, **where)

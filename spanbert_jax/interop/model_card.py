@@ -1,0 +1,86 @@
+"""The model card of an exported run: what it is, how to use it, and what it was trained on, how, and with what result."""
+
+import math
+
+from spanbert_jax import config as config_lib
+from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.interop.names import Shapes
+
+CARD = """---
+library_name: transformers
+pipeline_tag: fill-mask
+tags:
+- bert
+- spanbert
+- span-boundary-objective
+---
+
+# {name}
+
+A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {layers} layers of width {width} with {heads} heads,
+{number:,} parameters, {vocabulary:,} {casing} word pieces, sequences of up to {positions} pieces. Weights of update {step:,} of {total:,}.
+
+## Use
+
+```python
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")                        # {casing}
+encoder = AutoModel.from_pretrained("THIS_FOLDER", add_pooling_layer=False)     # no pooler was trained
+model = AutoModelForMaskedLM.from_pretrained("THIS_FOLDER")
+```
+{sbo}
+## Data
+
+{data}
+
+Not known to this card, to be filled in before it is published: the language of the text and its licence.
+
+## Training
+
+{tokens:,} positions a step, padding included; {seen:,} in all. The config, every knob of which `configs/base.py` explains:
+
+```json
+{config}
+```
+
+## Metrics
+
+Losses in nats a target; `eval/` is held-out text with masks that never change.
+
+| metric | step | value |
+|---|---|---|
+{metrics}
+"""
+
+SBO = """
+`sbo_head.safetensors` is the span boundary head, which transformers has no class for. With the hidden states x, y of the pieces
+{boundaries} a span and the embedding p of a place k in it (`position_embeddings`, from 0): `linear1(concat(x, y, p))`, GeLU,
+`layer_norm1`, `linear2`, GeLU, `layer_norm2`, then the product with the word embeddings plus `bias` scores what stands at place k.
+"""
+
+
+def model_card(config, shapes: Shapes, tokenizer: Tokenizer, step: int, splits: dict | None, metrics: list[dict]) -> str:
+    """README.md of an export.
+
+    Args:
+      config: the whole config of the run.
+      shapes: of the parameters, by path.
+      step: updates done.
+      splits: {"train": {"num_tokens", "num_documents"}, ...} of the store, None if it is not at hand.
+      metrics: lines of metrics.jsonl to show, each with its "step".
+    """
+    model = config.model
+    where = {"external": "just before and just after", "internal": "that are first and last of"}[config.masking.boundaries]
+    source = config.data.store or config.data.source
+    data = [f"Source: `{source}`{', the text that spanbert_jax brings along' if source == 'embedded' else ''}."]
+    data += [f"- {name}: {split['num_tokens']:,} word pieces in {split['num_documents']:,} documents"
+             for name, split in (splits or {}).items()]
+    rows = [f"| {name} | {line['step']:,} | {value:.6g} |"
+            for line in metrics for name, value in line.items() if name != "step" and value is not None]
+    tokens = config_lib.tokens_per_step(config)
+    return CARD.format(
+        name=config.name, layers=model.layers, width=model.width, heads=model.heads, number=sum(map(math.prod, shapes.values())),
+        vocabulary=tokenizer.vocab_size, casing="uncased" if tokenizer.lowercase else "cased", positions=model.max_positions,
+        step=step, total=config.total_steps, sbo=SBO.format(boundaries=where) if "sbo/bias" in shapes else "",
+        data="\n".join(data), tokens=tokens, seen=tokens * step, config=config_lib.to_json(config), metrics="\n".join(rows))

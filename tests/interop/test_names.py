@@ -1,0 +1,77 @@
+"""The table of names: the original's keys and shapes, and round trips bit for bit."""
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from configs import spanbert
+from spanbert_jax.interop.names import TABLE, in_original_style, normalised, their_shapes, to_ours, to_theirs
+from spanbert_jax.interop.weights import to_params
+from spanbert_jax.model.spec import model_spec
+from tests.interop.models import assert_same, random_params, shapes_of, small_config, spec_of
+
+# Key -> shape of the original's pretraining state dicts, with {} for the number of a layer.
+ORIGINAL = json.loads((Path(__file__).parents[1] / "goldens" / "orig_state_dict_keys.json").read_text())
+CASED_PIECES = 28996
+
+SHAPES = shapes_of(spec_of(small_config()))
+PARAMS = random_params(SHAPES)
+
+
+@pytest.mark.parametrize("variant, original", [("base", "cased_bert_pair"), ("large", "cased_bert_pair_large")])
+def test_keys_and_shapes_are_the_originals(variant, original):
+    golden = ORIGINAL[original]
+    expected = {name.format(number): tuple(shape) for name, shape in golden["shapes"].items()
+                for number in range(golden["layers"] if "{}" in name else 1)}
+    shapes = shapes_of(model_spec(spanbert.get_config(variant), CASED_PIECES, "cpu"))
+    ours = {name: np.broadcast_to(np.float32(0), shape) for name, shape in their_shapes(shapes).items()}
+    assert {name: array.shape for name, array in in_original_style(ours).items()} == expected
+    number = {path: int(np.prod(shape)) for path, shape in shapes.items()}
+    assert sum(number.values()) == golden["n_params"]
+    assert sum(count for path, count in number.items() if path.startswith("encoder/")) == golden["n_params_encoder"]
+
+
+def test_every_parameter_has_a_name_and_every_name_a_parameter():
+    assert SHAPES.keys() == TABLE.keys()
+
+
+def test_shapes_told_are_shapes_made():
+    assert their_shapes(SHAPES) == {name: array.shape for name, array in to_theirs(PARAMS).items()}
+
+
+@pytest.mark.parametrize("style", [dict, in_original_style], ids=["huggingface", "original"])
+def test_there_and_back_is_bit_for_bit(style):
+    params, missing = to_params(normalised(style(to_theirs(PARAMS))), SHAPES)
+    assert not missing
+    assert_same(params, PARAMS)
+
+
+def test_a_linear_map_is_transposed():
+    kernel = PARAMS["encoder/layers/mlp/hidden/kernel"]
+    np.testing.assert_array_equal(to_theirs(PARAMS)["bert.encoder.layer.2.intermediate.dense.weight"], kernel[2].T)
+    query = PARAMS["encoder/layers/attention/query/kernel"]  # [layers, D, H, K]: heads are their outputs, one after another
+    np.testing.assert_array_equal(to_theirs(PARAMS)["bert.encoder.layer.1.attention.self.query.weight"][6:12], query[1][:, 1].T)
+
+
+@pytest.mark.parametrize("dialect", ["no prefix", "gamma and beta"])
+def test_dialects_of_an_encoder(dialect):
+    theirs = {name: array for name, array in to_theirs(PARAMS).items() if name.startswith("bert.")}
+    if dialect == "no prefix":
+        theirs = {name.removeprefix("bert."): array for name, array in theirs.items()}
+    else:
+        theirs = {name.removeprefix("decoder."): array for name, array in in_original_style(theirs).items()}
+        assert "bert.embeddings.LayerNorm.gamma" in theirs
+    params, missing = to_params(normalised(theirs), SHAPES)
+    assert missing == ["mlm", "sbo"]
+    assert_same(params, {path: array for path, array in PARAMS.items() if path.startswith("encoder/")})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_other_floats_become_float32(dtype):
+    theirs = {name: array.astype(dtype) for name, array in to_theirs(PARAMS).items()}
+    params, problems = to_ours(theirs, SHAPES)
+    assert not problems
+    assert_same(params, {path: array.astype(dtype).astype(np.float32) for path, array in PARAMS.items()})
