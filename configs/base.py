@@ -72,13 +72,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer = optimizer = ConfigDict()
     optimizer.learning_rate = 1e-4    # peak
     optimizer.warmup_steps = 10_000   # linear from 0
-    optimizer.schedule = "linear"     # after warm-up: "linear" to 0 at total_steps | "cosine" to 0 | "constant"
+    optimizer.schedule = "linear"     # after warm-up: "linear" to 0 at total_steps | "cosine" to 0 | "constant" | "original", its quirks and all
+    optimizer.updates_per_epoch = 0   # schedule "original" goes back to the peak for one update after so many (quirk 11); 0: never
     optimizer.beta1 = 0.9
     optimizer.beta2 = 0.999
     optimizer.eps = 1e-8
     optimizer.weight_decay = 0.1      # decoupled, times the learning rate
     optimizer.decay_biases_and_norms = False  # True: decay every parameter, as the original does
-    optimizer.clip_norm = 1.0         # global gradient norm; 0: no clipping (what the original's command amounts to)
+    optimizer.clip_norm = 1.0         # global gradient norm; 0: no clipping
+    optimizer.divide_by_targets = False  # True: gradients are divided by the MLM targets once more before clipping, as the original does (quirk 10)
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1                    # replicas of the model; -1 on one axis: all devices that are left

@@ -40,8 +40,8 @@ def _mini(config):
 
 def _tiny(config):
     _mini(config)
-    config.batch_size = 32
-    config.total_steps = 1_500
+    config.batch_size = 16
+    config.total_steps = 1_000
     config.log_every = 10
     config.data.vocab = "tiny"
     config.model.update(dict(layers=2, width=128, heads=2, mlp_width=512, max_positions=128, dropout=0.0, attention_dropout=0.0))

@@ -138,14 +138,14 @@ def validate(config: ConfigDict) -> list[str]:
                 "model.heads", "model.mlp_width", "model.max_positions", "model.sbo_position_width", "model.scan_unroll", "eval.batch_size",
                 "checkpoint.every", "checkpoint.keep_last", "masking.max_targets"):
         demand(_get(c, key) >= 1, f"{key} must be at least 1, not {_get(c, key)}")
-    for key in ("eval.every", "eval.max_rows", "checkpoint.keep_every", "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
+    for key in ("eval.every", "eval.max_rows", "checkpoint.keep_every", "optimizer.warmup_steps", "optimizer.updates_per_epoch", "optimizer.weight_decay", "optimizer.clip_norm",
                 "data.threads", "objectives.mlm_weight", "objectives.sbo_weight", "objectives.sbo_count_offset", "seed"):
         demand(_get(c, key) >= 0, f"{key} must not be negative, not {_get(c, key)}")
     for key in ("model.dropout", "model.attention_dropout", "optimizer.beta1", "optimizer.beta2", "data.valid_fraction"):
         demand(0 <= _get(c, key) < 1, f"{key} must be in [0, 1), not {_get(c, key)}")
     for key, choices in {"data.lowercase": ("auto", "yes", "no"), "model.output_bias": ("zeros", "unigram"),
                          "model.dtype": ("auto", "float32", "bfloat16"), "model.remat": ("none", "dots", "full"),
-                         "optimizer.schedule": ("linear", "cosine", "constant")}.items():
+                         "optimizer.schedule": ("linear", "cosine", "constant", "original")}.items():
         demand(_get(c, key) in choices, f"{key} must be one of {', '.join(choices)}, not {_get(c, key)!r}")
 
     demand(c.seed < 2**31, f"seed must be below 2^31, not {c.seed}")
@@ -158,6 +158,8 @@ def validate(config: ConfigDict) -> list[str]:
            f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}")
     for key in ("optimizer.learning_rate", "optimizer.eps", "model.norm_eps", "model.init_std"):
         demand(_get(c, key) > 0, f"{key} must be positive, not {_get(c, key)}")
+    demand(c.objectives.mlm_weight > 0 or not c.optimizer.divide_by_targets,
+           "optimizer.divide_by_targets divides by the MLM targets: give objectives.mlm_weight a value")
     demand(c.objectives.mlm_weight + c.objectives.sbo_weight > 0, "objectives: give at least one of them a weight")
     return problems
 

@@ -1,10 +1,16 @@
-"""Eight CPU devices for every test: the meshes of a slice, on one machine."""
+"""Eight CPU devices for every test: the meshes of a slice, on one machine. And one compile cache for the session, its subprocesses too."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="spanbert_jax_tests_")  # programs that several tests compile are compiled once
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import pytest  # noqa: E402  (after the environment that jax reads on import)
 

@@ -66,12 +66,29 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, segments, seeds):
         spec = self.spec
-        heads = (spec.heads, spec.head_width)
-        q, k, v = (spec.constrain(dense(spec, heads, name)(x), "BLHK") for name in ("query", "key", "value"))  # [B, L, H, K]
+        q, k, v = (spec.constrain(y, "BLHK") for y in self.projections(x))
         mixed = attend(q, k, v, segments, spec.attention_dropout, None if seeds is None else fold_in(seeds, 0))
         y = dense(spec, spec.width, "output", axis=(-2, -1))(mixed)  # [B, L, D]
         y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 1))
         return layer_norm(spec, "norm")(x + y)
+
+    def projections(self, x):
+        """Queries, keys and values of x [B, L, D], each [B, L, H, K]: one wide product costs less than three."""
+        kernels, biases = zip(*(Projection(self.spec, name=name)() for name in ("query", "key", "value")))
+        together = jnp.einsum("BLD,DTHK->BLTHK", x, jnp.stack(kernels, axis=1)) + jnp.stack(biases)  # [B, L, 3, H, K]
+        return (together[:, :, number] for number in range(3))
+
+
+class Projection(nn.Module):
+    """The kernel [D, H, K] and bias [H, K] of a query, key or value, for a product that takes all three at once."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(self):
+        shape = (self.spec.heads, self.spec.head_width)
+        kernel = self.param("kernel", nn.initializers.normal(self.spec.init_std), (self.spec.width, *shape))
+        return kernel.astype(self.spec.dtype), self.param("bias", nn.initializers.zeros, shape).astype(self.spec.dtype)
 
 
 class FeedForward(nn.Module):

@@ -4,6 +4,8 @@ A checkpoint is a train state and a JSON record of what it is a state of. It bec
 at any instant finds its newest whole one. Reading one never runs code from it.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from spanbert_jax.errors import InputError
+from spanbert_jax.training.sharding import param_path
 
 
 class Checkpoints:
@@ -43,8 +46,9 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
 
     def record(self, step: int) -> dict:
-        """What was recorded beside the state of that step."""
-        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        """What was recorded beside the state of that step. Raises InputError when it is damaged, as do the other readers."""
+        with self._telling_damage(step):
+            return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of that step, laid out as `like`: a pytree of jax.ShapeDtypeStruct with shardings, of any mesh.
@@ -52,23 +56,35 @@ class Checkpoints:
         Raises:
           InputError: the checkpoint is of another model or damaged.
         """
-        self._check_shapes(step, like)
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+        with self._telling_damage(step):
+            self._check_shapes(step, like)
+            return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
 
     def read(self, step: int, part: str | None = None) -> Any:
         """The state of that step as numpy arrays in nested dicts, of whatever model; with `part` only that field of it, e.g. "params"."""
-        tree = self._manager.item_metadata(step)["state"].tree
-        tree = tree if part is None else {part: tree[part]}
-        like = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with self._telling_damage(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            tree = self._manager.item_metadata(step)["state"].tree
+            tree = tree if part is None else {part: tree[part]}
+            like = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             state = checkpointer.restore(self._folder.absolute() / f"step_{step}" / "state",
                                          args=ocp.args.PyTreeRestore(item=tree, restore_args=like, partial_restore=part is not None))
         return state if part is None else state[part]
 
+    @contextlib.contextmanager
+    def _telling_damage(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # what orbax makes of missing, cut or changed files
+            said = str(error).strip().partition("\n")[0][:200]
+            raise InputError(f"checkpoint {self._folder}/step_{step} is damaged ({type(error).__name__}: {said}); remove that folder to use "
+                             "the checkpoint before it") from error
+
     def _check_shapes(self, step: int, like: Any) -> None:
         saved = jax.tree_util.tree_leaves_with_path(self._manager.item_metadata(step)["state"].tree)
-        saved = {_path(path): tuple(leaf.shape) for path, leaf in saved if hasattr(leaf, "shape")}
-        wanted = {_path(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(like)
+        saved = {param_path(path): tuple(leaf.shape) for path, leaf in saved if hasattr(leaf, "shape")}
+        wanted = {param_path(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(like)
                   if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
         wrong = [name for name in wanted if saved.get(name) != wanted[name]]
         if wrong:
@@ -83,7 +99,3 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, then lets go of the folder."""
         self._manager.close()
-
-
-def _path(path) -> str:
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)

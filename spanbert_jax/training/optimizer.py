@@ -17,12 +17,29 @@ def learning_rate(optimizer, total_steps: int) -> Schedule:
       total_steps: updates of the whole run.
     """
     peak, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    if optimizer.schedule == "original":
+        return original_learning_rate(peak, warmup, total_steps, optimizer.updates_per_epoch)
 
     def rate(n):
         n = jnp.asarray(n, jnp.float32)
         left = jnp.clip((total_steps - n) / (total_steps - warmup), 0.0, 1.0)  # 1 at the end of warm-up, 1 / decay steps at the last update
         down = {"linear": left, "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left), "constant": jnp.ones_like(left)}[optimizer.schedule]
         return peak * jnp.where(n < warmup, (n + 1) / max(warmup, 1), down)
+
+    return rate
+
+
+def original_learning_rate(peak: float, warmup: int, total_steps: int, updates_per_epoch: int) -> Schedule:
+    """The rate that the original really used at update n = 0, 1, ... (reference 4.4).
+
+    Linear up to the peak at n = warmup, then peak * (1 - n / total_steps): it falls from step 0 on, so it jumps after warm-up. Quirk 11: the
+    very first update, and the first of each epoch, use the peak.
+    """
+    def rate(n):
+        n = jnp.asarray(n, jnp.float32)
+        regular = peak * jnp.where(n <= warmup, n / max(warmup, 1), 1 - n / total_steps)
+        first = n % updates_per_epoch == 0 if updates_per_epoch else n == 0
+        return jnp.where(first, peak, regular)
 
     return rate
 

@@ -52,7 +52,7 @@ def build_program(config, mesh: Mesh, vocab_size: int, slots: int) -> Program:
     return Program(
         spec=spec, mesh=mesh, state=state,
         init=jax.jit(init, out_shardings=layout),
-        train_step=jax.jit(make_train_step(spec, tx, rate, config.objectives, config.accumulation),
+        train_step=jax.jit(make_train_step(spec, tx, rate, config),
                            in_shardings=(layout, rows), out_shardings=(layout, everywhere), donate_argnums=0),
         eval_step=jax.jit(make_eval_step(spec, config.objectives), in_shardings=(layout.params, rows), out_shardings=everywhere),
         flops_per_step=train_flops(spec, config.batch_size, config.seq_len, slots),

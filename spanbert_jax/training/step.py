@@ -40,12 +40,14 @@ def microbatches(batch: Batch, number: int) -> Batch:
     return {name: array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
 
 
-def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, objectives, accumulation: int) -> Callable:
-    """The function (state, batch) -> (next state, metrics), to be jitted.
+def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, config) -> Callable:
+    """The function (state, batch) -> (next state, metrics), to be jitted, of a whole config.
 
     The batch is the whole global one. With accumulation > 1 its rows go through the model in so many microbatches; counts are those of the
     whole batch, fixed before, so gradients just add up and the result is that of one pass.
     """
+    objectives, accumulation = config.objectives, config.accumulation
+
     def loss_fn(params, batch, counts):
         logits = spanbert.apply(spec, params, batch, batch["dropout_seeds"])
         return objectives_lib.loss_and_sums(logits, batch, counts, objectives)
@@ -66,8 +68,10 @@ def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Cal
         seeds = row_seeds(jax.random.fold_in(state.key, state.step), len(batch["tokens"]))
         batch = batch | {"dropout_seeds": seeds}
         (loss, sums), grads = (accumulate if accumulation > 1 else value_and_grad)(state.params, batch, counts)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics = {"loss": loss, "learning_rate": rate(state.step), "gradient_norm": optax.global_norm(grads)}
+        if config.optimizer.divide_by_targets:
+            grads = jax.tree.map(lambda grad: grad / counts["mlm"], grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics |= averages(sums, counts)
         return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 

@@ -34,6 +34,11 @@ def test_schedule_rises_to_the_peak_and_comes_down_to_almost_nothing(schedule):
         np.testing.assert_allclose(rates[10:], (100 - np.arange(10, 100)) / 90, rtol=1e-5)
 
 
+def test_the_originals_schedule_with_its_quirks():
+    rate = learning_rate(optimizer_config(learning_rate=1e-4, warmup_steps=10, schedule="original", updates_per_epoch=15), 100)
+    np.testing.assert_allclose([rate(n) for n in range(45)], GOLDEN["schedule"]["used"], rtol=1e-6)
+
+
 def test_updates_are_the_originals_adam():
     adam = GOLDEN["adam"]
     tx = make_optimizer(optimizer_config(learning_rate=adam["lr"], warmup_steps=0, schedule="constant", eps=adam["eps"],

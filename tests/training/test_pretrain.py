@@ -1,6 +1,7 @@
 """A whole small run, and what it leaves in its folder."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -81,6 +82,20 @@ def test_a_checkpoint_of_another_model_names_the_parameter(run):
     checkpoints = Checkpoints(workdir / "checkpoints")
     with pytest.raises(InputError, match="different model: .*wants|different model: .* in this config"):
         checkpoints.restore(20, small_program(small_config(model__width=64), 1).state)
+    checkpoints.close()
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(run, tmp_path):
+    _, workdir = run
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(workdir / "checkpoints", folder)
+    data = max((folder / "step_20" / "state").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    data.write_bytes(data.read_bytes()[:100])
+    checkpoints = Checkpoints(folder)
+    for read in (lambda: checkpoints.read(20), lambda: checkpoints.restore(20, small_program(small_config(), 1).state)):
+        with pytest.raises(InputError, match=r"^checkpoint .*step_20 is damaged .*remove that folder") as error:
+            read()
+        assert "\n" not in str(error.value)
     checkpoints.close()
 
 
