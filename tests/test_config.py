@@ -140,7 +140,7 @@ def test_a_key_that_came_or_went_is_a_difference():
 
 
 @pytest.mark.parametrize("override, said", [
-    ("seq_len=200", "position table"), ("seq_len=4", "at least 8"), ("optimizer.warmup_steps=1500", "total_steps 1500"),
+    ("seq_len=200", "position table"), ("seq_len=4", "at least 8"), ("optimizer.warmup_steps=99999", "less than total_steps"),
     ("model.heads=3", "heads 3"), ("accumulation=5", "accumulation 5"), ("accumulation=0", "at least 1"), ("seed=2147483648", "2^31"), ("seed=-1", "negative"),
     ("model.dropout=1.0", "[0, 1)"), ("data.valid_fraction=-0.1", "[0, 1)"), ("optimizer.learning_rate=0", "positive"),
     ("model.norm_eps=-1", "positive"), ("optimizer.schedule=step", "linear, cosine, constant"), ("data.lowercase=maybe", "auto, yes, no"),
