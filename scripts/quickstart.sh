@@ -8,6 +8,6 @@ workdir=${1:-runs/quickstart}
 EXTRAS=plot source scripts/environment.sh
 python scripts/pretrain.py --config=configs/spanbert.py:tiny --workdir="$workdir"
 python scripts/plot_metrics.py "$workdir" --output="$workdir/loss.png"
-python scripts/fill_spans.py --workdir="$workdir" --held_out=5
+python scripts/fill_spans.py --workdir="$workdir" --held_out=3 --top_k=1
 [ -e "$workdir/huggingface" ] || python scripts/export_checkpoint.py --workdir="$workdir" --output="$workdir/huggingface"
 echo "losses: $workdir/loss.png    Hugging Face folder: $workdir/huggingface    everything: $workdir"
