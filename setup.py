@@ -42,5 +42,4 @@ setup(
         "dev": ["matplotlib>=3.9", "pytest>=8"],
         "parity": ["transformers>=4.50"],  # and a build of torch for your machine: compares with other implementations
     },
-    classifiers=["License :: OSI Approved :: Apache Software License", "Programming Language :: Python :: 3"],
 )

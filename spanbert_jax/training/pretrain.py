@@ -240,7 +240,7 @@ class Run:
                 f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet")
                 + f" in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32")
         if step % self.config.log_every == 0 or step == self.config.total_steps:
-            updates, tokens_per_second, steps_per_second = self.throughput.rates()
+            tokens_per_second, steps_per_second = self.throughput.rates()
             metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second,
                         "mfu": steps_per_second * self.program.flops_per_step / self.peak if self.peak else None}
             writer.write(step, metrics)
@@ -282,7 +282,7 @@ class Throughput:
         self._tokens += tokens
         self._updates += 1
 
-    def rates(self) -> tuple[int, float, float]:
-        """(updates, tokens a second, updates a second)."""
+    def rates(self) -> tuple[float, float]:
+        """(tokens a second, updates a second)."""
         seconds = time.perf_counter() - self._began
-        return self._updates, self._tokens / seconds, self._updates / seconds
+        return self._tokens / seconds, self._updates / seconds
