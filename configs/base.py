@@ -25,22 +25,28 @@ def get_config(variant: str = "") -> ConfigDict:
     init.fingerprint = ""             # of those weights: others are refused. "": whatever is there, and config.json says what it was
 
     config.data = data = ConfigDict()
-    data.source = "embedded"          # "embedded", or text files: a path or glob, several separated by commas (.txt, .gz, .xz)
-    data.store = ""                   # a folder made by scripts/prepare_data.py; given, it is read instead of `source`
-    data.vocab = "cased"              # "cased" | "uncased" | "tiny" (embedded), or a path to a vocab.txt or tokenizer.json
+    data.source = "embedded"          # "embedded", or files (.txt, .jsonl, .parquet, also packed): a path or glob, several separated by commas
+    data.store = ""                   # a folder made by scripts/prepare_data.py, or several separated by commas; read instead of `source`
+    data.weights = (0.0,)             # odds of each of several stores, as in 0.7,0.3; (0.0,): by their number of rows ...
+    data.temperature = 1.0            # ... to the power 1 / temperature: higher ones draw more often from small stores
+    data.vocab = "cased"              # "cased" | "uncased" | "tiny" (embedded), a path to a vocab.txt or tokenizer.json, or "store": its own
     data.lowercase = "auto"           # "auto": known for embedded vocabularies, else lower-case when no piece has a capital; "yes" | "no"
     data.valid_fraction = 0.005       # share of the documents held out, chosen by a hash of their text (embedded corpus: fixed documents)
+    data.blocks = "document"          # a block is whole sentences of one "document", one "sentence", or a "pair" of segments (BERT's, for NSP)
+    data.long_sentences = "cut"       # sentences that no block can hold are "cut" at words; "lose": dropped, with what the original loses then
+    data.short_seq_prob = 0.0         # of "pair": share of the documents whose pairs are shorter, of a random length
     data.max_blocks_per_row = 1       # 1: one block a row, padded; more: packed rows, same loss and gradient with less padding
     data.threads = 0                  # of the input pipeline; 0: as many as cores. Never changes a batch
 
     config.masking = masking = ConfigDict()
-    masking.schemes = ("geometric_span",)  # drawn for each block; see spanbert_jax/data/masking.py for the registry
+    masking.schemes = ("geometric_span",)  # drawn for each block; see spanbert_jax/data/schemes.py for the registry
     masking.weights = (1.0,)          # odds of each scheme
     masking.rate = 0.15               # share of a block's pieces that are masked, rounded up
     masking.geometric_p = 0.2         # span length in words ~ Geometric(p), cut off to min_span..max_span and renormalised
     masking.min_span = 1              # words
     masking.max_span = 10             # words
     masking.fixed_span = 3            # words of every span of the scheme "fixed_span"
+    masking.tagged_fraction = 0.5     # of the draws of "named_entity" and "noun_phrase" that take one; the others take a whole word
     masking.mask_fraction = 0.8       # of the masked spans become [MASK] ...
     masking.random_fraction = 0.1     # ... and of them random pieces; the rest keep their text
     masking.replacement = "span"      # draw that fate once a "span" (the paper) or once a "piece" (BERT)
@@ -50,6 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.objectives = objectives = ConfigDict()
     objectives.mlm_weight = 1.0       # masked language model
     objectives.sbo_weight = 1.0       # span boundary objective; 0 leaves its head out
+    objectives.nsp_weight = 0.0       # next sentence prediction, of data.blocks = "pair"; 0 leaves its head out
     objectives.sbo_count_offset = 0   # 1: the original's denominator, one more than the targets it sums over
 
     config.model = model = ConfigDict()

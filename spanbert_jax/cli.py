@@ -27,11 +27,14 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a script's main and exits with its code; an InputError becomes its message on stderr and exit code 2."""
+    """Runs a script's main and exits with its code; an InputError becomes its message on stderr and exit code 2, Ctrl-C 130."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         code = main()
     except (InputError, Diverged) as error:
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: stopped", file=sys.stderr)
+        code = 130  # what a shell says of a process that SIGINT ended
     sys.exit(code)

@@ -139,7 +139,7 @@ def validate(config: ConfigDict) -> list[str]:
                 "checkpoint.every", "checkpoint.keep_last", "masking.max_targets"):
         demand(_get(c, key) >= 1, f"{key} must be at least 1, not {_get(c, key)}")
     for key in ("eval.every", "eval.max_rows", "checkpoint.keep_every", "optimizer.warmup_steps", "optimizer.updates_per_epoch", "optimizer.weight_decay", "optimizer.clip_norm",
-                "data.threads", "objectives.mlm_weight", "objectives.sbo_weight", "objectives.sbo_count_offset", "seed"):
+                "data.threads", "objectives.mlm_weight", "objectives.sbo_weight", "objectives.nsp_weight", "objectives.sbo_count_offset", "seed"):
         demand(_get(c, key) >= 0, f"{key} must not be negative, not {_get(c, key)}")
     for key in ("model.dropout", "model.attention_dropout", "optimizer.beta1", "optimizer.beta2", "data.valid_fraction"):
         demand(0 <= _get(c, key) < 1, f"{key} must be in [0, 1), not {_get(c, key)}")
@@ -160,7 +160,7 @@ def validate(config: ConfigDict) -> list[str]:
         demand(_get(c, key) > 0, f"{key} must be positive, not {_get(c, key)}")
     demand(c.objectives.mlm_weight > 0 or not c.optimizer.divide_by_targets,
            "optimizer.divide_by_targets divides by the MLM targets: give objectives.mlm_weight a value")
-    demand(c.objectives.mlm_weight + c.objectives.sbo_weight > 0, "objectives: give at least one of them a weight")
+    demand(c.objectives.mlm_weight + c.objectives.sbo_weight + c.objectives.nsp_weight > 0, "objectives: give at least one of them a weight")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Pretraining objectives: logits and a batch -> sums of losses, to be divided by counts over the whole global batch.
+"""Pretraining objectives (paper 3; mlm, sbo, and the baselines' nsp): logits and a batch -> sums of losses, to be divided by counts over the whole global batch.
 
 Sums and counts, never means of means: so the loss does not depend on how rows are spread over devices, processes and microbatches.
 """
@@ -32,21 +32,21 @@ def batch_counts(batch: dict[str, jax.Array], objectives) -> dict[str, jax.Array
 
     The original counts one SBO target too many (reference 2.4); `objectives.sbo_count_offset = 1` does so too.
     """
-    offset = {"mlm": 0, "sbo": objectives.sbo_count_offset}
+    offset = {"mlm": 0, "sbo": objectives.sbo_count_offset, "nsp": 0}
     return {name: jnp.maximum(jnp.sum(batch[f"{name}_weights"]) + offset[name], 1.0) for name in enabled(objectives)}
 
 
 def enabled(objectives) -> tuple[str, ...]:
     """Names of the objectives with a weight."""
-    return tuple(name for name in ("mlm", "sbo") if objectives[f"{name}_weight"] != 0)
+    return tuple(name for name in ("mlm", "sbo", "nsp") if objectives[f"{name}_weight"] != 0)
 
 
 def loss_and_sums(logits: dict[str, jax.Array], batch: dict[str, jax.Array], counts: dict[str, jax.Array], objectives):
     """This (micro)batch's part of the loss: sum over objectives of weight * loss sum / whole batch's count (paper 3.3, reference 2.4).
 
     Args:
-      logits: [B, M, V] by objective.
-      batch: `<objective>_targets` and `<objective>_weights` [B, M].
+      logits: by objective, [B, M, V]; of nsp [B, 1, 2].
+      batch: `<objective>_targets` and `<objective>_weights` [B, M]; of nsp [B, 1].
       counts: of the whole batch this is a part of; see batch_counts.
       objectives: config.objectives.
 

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 from configs import spanbert
 from spanbert_jax.data.batches import Feed, slots_of
-from spanbert_jax.data.corpus import read_documents
+from spanbert_jax.data.sources.embedded import embedded_documents
+from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.training import sharding
@@ -31,7 +32,7 @@ def small_config(**changes) -> ConfigDict:
 
 def small_store(folder):
     """A store of a dozen documents in the folder."""
-    documents = {split: itertools.islice(read_documents("embedded", split, 0.0), count) for split, count in (("train", 12), ("valid", 2))}
+    documents = {split: itertools.islice(embedded_documents(split), count) for split, count in (("train", 12), ("valid", 2))}
     write_store(folder, TOKENIZER, documents)
     return open_store(folder)
 
@@ -44,4 +45,4 @@ def small_program(config, devices: int) -> Program:
 
 def batches_of(store, config, start: int = 0):
     """Training batches from a step on, as numpy."""
-    return Feed(config, store, TOKENIZER).training(start)
+    return Feed(config, Mixture([store]), TOKENIZER).training(start)

@@ -126,7 +126,7 @@ TRAINING = {
 # Text, vocabulary and store.
 DATA = {
     "missing corpus": (dict(data__source="absent/*.txt"), ["absent/*.txt", "no file"]),
-    "empty corpus": (dict(data__source="empty.txt"), ["empty.txt", "no text"]),
+    "empty corpus": (dict(data__source="empty.txt"), ["empty.txt", "is empty"]),
     "blank corpus": (dict(data__source="text.txt,blank.txt"), ["blank.txt", "no text"]),
     "no UTF-8": (dict(data__source="text.txt,latin.txt"), ["latin.txt", "line 2", "0xe9", "UTF-8"]),
     "folder as a corpus": (dict(data__source="folder"), ["folder is a folder", "folder/*.txt"]),

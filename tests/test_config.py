@@ -1,14 +1,20 @@
 """Configs: loading, overrides of every type, what is told of mistakes, and the way to JSON and back."""
 
+import itertools
+
 import pytest
 
-from configs import base, spanbert
+from configs import ablations, base, baselines, spanbert
 from spanbert_jax import config as config_lib
 from spanbert_jax.config import differences, flat, from_json, load, to_json, validate
+from spanbert_jax.data import batches
 from spanbert_jax.errors import InputError
 
 TINY = "configs/spanbert.py:tiny"
 VARIANTS = ("tiny", "mini", "base", "large")
+SPECS = [f"spanbert.py:{variant}" for variant in VARIANTS] + ["original.py:base", "original.py:large"]
+SPECS += [f"baselines.py:{name}{size}" for name in baselines.VARIANTS for size in ("", "-tiny", "-large")]
+SPECS += [f"ablations.py:{name}{size}" for name in ablations.VARIANTS for size in ("", "-tiny")]
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +32,29 @@ def refusal(spec: str, *overrides: str) -> list[str]:
     return str(error.value).splitlines()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_is_valid_and_has_the_keys_of_base(variant):
-    config = load(f"configs/spanbert.py:{variant}")
-    assert validate(config) == []
-    assert config.name == f"spanbert-{variant}"
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_variant_is_valid_and_has_the_keys_of_base(spec):
+    config = load(f"configs/{spec}")
+    assert validate(config) + batches.validate(config) == []
     types = {key: type(value) for key, value in flat(config)}
     assert types == {key: type(value) for key, value in flat(base.get_config())}  # no new key, no int where a float belongs
+
+
+def test_every_experiment_has_a_name_of_its_own_and_differs_from_the_others():
+    configs = {spec: load(f"configs/{spec}") for spec in SPECS}
+    same = {"baselines.py:spanbert": "spanbert.py:base", "ablations.py:span_1seq_sbo": "spanbert.py:base",
+            "ablations.py:span_2seq_nsp": "ablations.py:geometric_span", "ablations.py:subword": "baselines.py:bert"}
+    for spec, other in same.items():
+        assert not differences(configs.pop(spec), configs[other])  # the paper's tables share these
+    kept = [config for spec, config in configs.items() if not spec.endswith(("-tiny", "-large"))]
+    assert all(differences(a, b) for a, b in itertools.combinations(kept, 2))
+
+
+def test_unknown_experiments_are_refused_with_the_known_ones():
+    for file, known in (("baselines", baselines.VARIANTS), ("ablations", ablations.VARIANTS)):
+        told = refusal(f"configs/{file}.py:span")[0]
+        assert all(name in told for name in known)
+    assert "huge" in refusal("configs/baselines.py:bert-huge")[0]
 
 
 def test_a_loaded_config_is_locked():

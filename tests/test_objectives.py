@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from spanbert_jax import objectives
 
 RNG = np.random.default_rng(0)
-BOTH = ConfigDict(dict(mlm_weight=1.0, sbo_weight=0.5, sbo_count_offset=0))
+BOTH = ConfigDict(dict(mlm_weight=1.0, sbo_weight=0.5, nsp_weight=0.0, sbo_count_offset=0))
 
 
 def example(rows=4, slots=6, vocab=11):

@@ -2,7 +2,7 @@
 
 The law is the original's (Joshi et al., TACL 2020, section 3.1; reference sections 1.3 and 1.4). For each block of n pieces:
 
-1. Candidate spans are drawn one after another by a scheme of `SCHEMES`: an anchor piece, and the first and last piece of the span.
+1. Candidate spans are drawn one after another by a scheme (schemes.py): an anchor piece, and the first and last piece of the span.
 2. A candidate whose anchor is already masked is rejected; of any other, all pieces are masked, from the left, until ceil(rate * n) pieces
    of the block are: the last span is cut there, inside a word if need be.
 3. Masked pieces that touch make one merged span. A fate is drawn for each ([MASK], random pieces, or kept), or for each piece.
@@ -15,149 +15,18 @@ row's masks depend on nothing else: not on the batch it is in, nor on threads or
 Blocks of all rows are worked on together as flat lists. "Address" is the index of a piece in the flattened [B * L] tokens.
 """
 
-import dataclasses
 import functools
 import math
-from typing import Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from spanbert_jax.data import random
-from spanbert_jax.errors import InputError
+from spanbert_jax.data.schemes import SCHEMES, Blocks, Candidates, MaskingSettings, Runs, Text, tags_of
 
 CANDIDATES = (4, 32)  # least and most of a block drawn at a time, until its budget is spent. Changes speed only, never a mask
 SCHEME, CANDIDATE, FATE, PIECE = range(4)  # what a draw is for: the low bits of its counter's second word
 PURPOSES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskingSettings:
-    """The knobs of `config.masking` (configs/base.py says what each means), and the ids masking needs to know."""
-
-    schemes: tuple[str, ...]
-    weights: tuple[float, ...]
-    rate: float
-    geometric_p: float
-    min_span: int
-    max_span: int
-    fixed_span: int
-    mask_fraction: float
-    random_fraction: float
-    replacement: str
-    boundaries: str
-    max_targets: int
-
-
-class Blocks(NamedTuple):
-    """The blocks of a batch of rows, as a flat list in order of address. All [G]."""
-
-    row: tf.Tensor      # int32, which row of the batch
-    number: tf.Tensor   # int32, which block of its row
-    start: tf.Tensor    # int32, address of its first piece
-    length: tf.Tensor   # int32, pieces, without [CLS] and [SEP]; at least 1
-    budget: tf.Tensor   # int32, pieces to mask
-    scheme: tf.Tensor   # int32, index into settings.schemes
-
-    def take(self, indices: tf.Tensor) -> "Blocks":
-        """Those at some indices of the list."""
-        return Blocks(*(tf.gather(field, indices) for field in self))
-
-
-class Text(NamedTuple):
-    """What schemes know of the text of a batch."""
-
-    word_of: tf.Tensor   # [B * L] int32, number of the word each piece is in (special pieces and padding count as words)
-    word_start: tf.Tensor  # [words + 1] int32, address of each word's first piece; ends with B * L
-
-
-class Candidates(NamedTuple):
-    """Spans proposed for blocks, in the order they were drawn. All [G, C] int32 addresses."""
-
-    anchor: tf.Tensor
-    first: tf.Tensor
-    last: tf.Tensor
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------------
-# Schemes. Each is a function (text, blocks, bits, settings) -> Candidates, where `bits` are two uint32 words [G, C], one pair a candidate.
-# What a scheme must know of the text (where words start; tags of its pieces) is a field of Text. It may propose what is already masked.
-
-
-def subword(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
-    """Single pieces, each piece with the same odds (BERT; reference 1.2). BERT draws fates once a piece: replacement = "piece"."""
-    anchor = _anchors(blocks, bits)
-    return Candidates(anchor, anchor, anchor)
-
-
-def whole_word(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
-    """Single words, with odds by their number of pieces (reference 1.1: spans of 1 to 1 words)."""
-    return _spans_of_words(text, blocks, _anchors(blocks, bits), 1)
-
-
-def fixed_span(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
-    """Spans of `fixed_span` words."""
-    return _spans_of_words(text, blocks, _anchors(blocks, bits), settings.fixed_span)
-
-
-def geometric_span(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
-    """Spans of Geometric(p) words, cut off to min_span..max_span and renormalised (paper 3.1; reference 1.3.2 and quirk 2)."""
-    odds = (1.0 - settings.geometric_p) ** np.arange(settings.max_span - settings.min_span + 1)
-    length = settings.min_span + random.choose(bits[1], random.cut_points(odds))
-    return _spans_of_words(text, blocks, _anchors(blocks, bits), length)
-
-
-SCHEMES: dict[str, Callable[[Text, Blocks, random.Key, MaskingSettings], Candidates]] = {
-    "subword": subword,
-    "whole_word": whole_word,
-    "fixed_span": fixed_span,
-    "geometric_span": geometric_span,
-}
-
-
-def _anchors(blocks: Blocks, bits: random.Key) -> tf.Tensor:
-    """[G, C] addresses, uniform over the pieces of each block, from the first word of the bits."""
-    return blocks.start[:, None] + tf.cast(random.below(bits[0], blocks.length[:, None]), tf.int32)
-
-
-def _spans_of_words(text: Text, blocks: Blocks, anchor: tf.Tensor, length: tf.Tensor | int) -> Candidates:
-    """Spans of `length` words from the start of the anchor's word, kept within the block (reference 1.3.4d; quirk 1).
-
-    A block's first piece starts a word whatever it looks like: its block may begin inside a word that was longer than a block.
-    """
-    word = tf.gather(text.word_of, anchor)
-    first = tf.gather(text.word_start, word)
-    end = tf.gather(text.word_start, tf.minimum(word + length, tf.size(text.word_start) - 1))
-    start = blocks.start[:, None]
-    return Candidates(anchor, tf.maximum(first, start), tf.minimum(end, start + blocks.length[:, None]) - 1)
-
-
-# ---------------------------------------------------------------------------------------------------------------------------------------
-# Placement.
-
-
-def settings_from_config(config) -> MaskingSettings:
-    """MaskingSettings from `config.masking`. InputError names every value no masking can be done with."""
-    fields = {field.name: config.masking[field.name] for field in dataclasses.fields(MaskingSettings)}
-    settings = MaskingSettings(**(fields | {"schemes": tuple(fields["schemes"]), "weights": tuple(fields["weights"])}))
-    unknown = [name for name in settings.schemes if name not in SCHEMES]
-    problems = [f"masking.schemes: unknown scheme {name!r}; known: {', '.join(SCHEMES)}" for name in unknown]
-    for name, known in (("replacement", ("span", "piece")), ("boundaries", ("external", "internal"))):
-        if fields[name] not in known:
-            problems.append(f"masking.{name}: {fields[name]!r} is not one of {', '.join(known)}")
-    if len(settings.weights) != len(settings.schemes) or min(settings.weights, default=0) < 0 or not sum(settings.weights) > 0:
-        problems.append(f"masking.weights: needs one weight, not negative, for each of the {len(settings.schemes)} schemes")
-    if not 0 < settings.rate <= 1:
-        problems.append(f"masking.rate: {settings.rate} is not above 0 and at most 1")
-    if not 1 <= settings.min_span <= settings.max_span or settings.fixed_span < 1:
-        problems.append("masking: needs 1 <= min_span <= max_span and fixed_span >= 1")
-    if not 0 <= settings.geometric_p < 1:
-        problems.append(f"masking.geometric_p: {settings.geometric_p} is not at least 0 and below 1")
-    if min(settings.mask_fraction, settings.random_fraction) < 0 or settings.mask_fraction + settings.random_fraction > 1 + 1e-9:
-        problems.append("masking: mask_fraction and random_fraction must not be negative, nor more than 1 together")
-    if problems:
-        raise InputError("\n".join(problems))
-    return settings
 
 
 @functools.cache
@@ -166,19 +35,17 @@ def budgets(seq_len: int, rate: float) -> np.ndarray:
     return np.array([math.ceil(length * rate) for length in range(seq_len + 1)], np.int32)
 
 
-@functools.cache
-def mask_slots(seq_len: int, rate: float, max_blocks_per_row: int) -> int:
-    """M: the most pieces that can be masked in a row of `seq_len` pieces that holds up to `max_blocks_per_row` blocks.
+def mask_slots(rate: float, layouts: list[tuple[int, int]]) -> int:
+    """M: the most pieces that can be masked in a row, whatever the lengths of its blocks.
 
-    Known before any text is read, so that batches have one shape. Every block costs a [CLS] and a [SEP] and its own rounding up.
+    Known before any text is read, so that batches have one shape. Each block has its own rounding up. layouts: (blocks in a row, pieces of
+    text in them together) of every kind of row.
     """
-    budget = budgets(seq_len, rate)
-    best = budget.copy()  # [n]: the most with the blocks so far, of n pieces together
-    slots = best[max(seq_len - 2, 0)]
-    for blocks in range(2, min(max_blocks_per_row, seq_len // 3) + 1):
-        best = np.array([np.max(best[:n + 1] + budget[n::-1]) for n in range(seq_len + 1)])
-        slots = max(slots, best[seq_len - 2 * blocks])
-    return int(slots)
+    budget = budgets(max(pieces for _, pieces in layouts), rate)
+    best = {1: budget}  # blocks -> [n]: the most of n pieces in so many blocks
+    for blocks in range(2, max(blocks for blocks, _ in layouts) + 1):
+        best[blocks] = np.array([np.max(best[blocks - 1][:n + 1] + budget[n::-1]) for n in range(len(budget))])
+    return int(max(best[blocks][pieces] for blocks, pieces in layouts))
 
 
 def place(candidates: Candidates, masked: tf.Tensor, room: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -262,7 +129,8 @@ def mask(
 ) -> dict[str, tf.Tensor]:
     """Masks rows and lists what to predict.
 
-    rows: tokens [B, L] int32, block_start and block_length [B, N] int32 (length 0: no such block; blocks in order of position).
+    rows: tokens [B, L] int32, block_start and block_length [B, N] int32 (length 0: no such block; blocks in order of position, a special
+    piece before each); for schemes that look at tags also tags [B, L] int32, bit k for kind k of tags_of(settings), 0 on special pieces.
     key: two uint32 words [B], of `row_key`. slots: M, of `mask_slots`. starts_word: bool [V]. counts_upto: int64 [V], cumulative sum of how
     often each piece occurs in the training text: random replacements follow it (the original draws from its whole corpus, reference 1.4).
     Returns tokens [B, L] int32 with replacements; mlm_positions, mlm_targets [B, M] int32, mlm_weights [B, M] float32; sbo_left, sbo_right,
@@ -273,8 +141,8 @@ def mask(
     length = shape[1]
     tokens = tf.reshape(rows["tokens"], [-1])  # [B * L]
     blocks = _blocks(rows, key, settings, length)
-    masked = _draw_masks(_text(tokens, starts_word), blocks, key, settings, tf.size(tokens))
-    address = tf.cast(tf.where(masked)[:, 0], tf.int32)  # [T] all masked pieces, in order
+    masked = _draw_masks(_text(rows, starts_word, settings), blocks, key, settings, tf.size(tokens))
+    address = _addresses(masked)  # [T] all masked pieces, in order
     row = address // length
 
     begins = tf.concat([[True], address[1:] != address[:-1] + 1], 0)[:tf.size(address)]  # [CLS] and [SEP] part the runs of two blocks
@@ -321,11 +189,21 @@ def _blocks(rows: dict[str, tf.Tensor], key: random.Key, settings: MaskingSettin
     return Blocks(row, number, start, length, budget, random.choose(bits, random.cut_points(settings.weights)))
 
 
-def _text(tokens: tf.Tensor, starts_word: tf.Tensor) -> Text:
-    """Words of the flat tokens [B * L]: a word begins at each piece that does not begin with ## (reference 1.3.3)."""
-    starts = tf.gather(starts_word, tokens)
-    word_start = tf.concat([tf.cast(tf.where(starts)[:, 0], tf.int32), [tf.size(tokens)]], 0)
-    return Text(tf.cumsum(tf.cast(starts, tf.int32)) - 1, word_start)
+def _text(rows: dict[str, tf.Tensor], starts_word: tf.Tensor, settings: MaskingSettings) -> Text:
+    """Words of the rows, flat: one begins at each piece that does not begin with ## (reference 1.3.3). And the runs of tagged pieces."""
+    starts = tf.gather(starts_word, tf.reshape(rows["tokens"], [-1]))
+    word_start = tf.concat([_addresses(starts), [tf.size(starts)]], 0)
+    tagged = {}
+    for bit, kind in enumerate(tags_of(settings)):
+        there = tf.reshape(rows["tags"] // 2**bit % 2 == 1, [-1])
+        before, after = (tf.concat(parts, 0) for parts in (([False], there[:-1]), (there[1:], [False])))
+        tagged[kind] = Runs(_addresses(there & ~before), _addresses(there & ~after))
+    return Text(tf.cumsum(tf.cast(starts, tf.int32)) - 1, word_start, tagged)
+
+
+def _addresses(where: tf.Tensor) -> tf.Tensor:
+    """int32 addresses at which a flat bool tensor is true."""
+    return tf.cast(tf.where(where)[:, 0], tf.int32)
 
 
 def _draw_at(key: random.Key, position: tf.Tensor, purpose: int) -> random.Key:

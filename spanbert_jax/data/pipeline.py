@@ -1,7 +1,7 @@
 """Batches of masked rows as numpy arrays: a batch is a pure function of (config, seed, step, host).
 
     step s, host h --> positions p = s * B + h * B / hosts + i
-                   --> epoch p // R, row = permutation(p mod R; seed, epoch) of the R rows
+                   --> epoch and row of each position; see order.py
                    --> the row's tokens, read from disk
                    --> masks drawn for (seed, epoch, row)
 
@@ -17,27 +17,28 @@ import numpy as np
 import tensorflow as tf
 
 from spanbert_jax.data import masking, random
+from spanbert_jax.data.order import Order
+from spanbert_jax.data.schemes import MaskingSettings
 from spanbert_jax.errors import InputError
 
 tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all memory of devices that are JAX's; it must be told before it starts
 
 PART_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
-TRAINING, EVALUATION, PERMUTATION = range(3)  # streams: what a key is for
+TRAINING, EVALUATION = range(2)  # streams: what a key is for; order.py has the next
 EVALUATION_SEED = 0  # held-out rows have the same masks in every run, so that runs can be compared
-PERMUTATION_ROUNDS = 16  # of the cipher behind RandomIndexShuffle; with its usual 4, orders of 2^16 rows were visibly alike
 
-ROW_FIELDS = ("tokens", "segments", "positions", "token_types", "block_start", "block_length")
+FOR_MASKING = ("tokens", "tags", "block_start", "block_length")  # fields of rows that end there; the model gets the others
 
 Batch = dict[str, np.ndarray]
 
 
 class Rows(Protocol):
-    """What the pipeline asks of spanbert_jax.data.blocks.Rows."""
+    """What the pipeline asks of spanbert_jax.data.rows.Rows."""
 
     num_rows: int
 
     def read(self, ids: np.ndarray) -> Batch:
-        """ids int64 [n] -> ROW_FIELDS, all int32: [n, L], and for the last two [n, N]."""
+        """ids int64 [n] -> fields [n, ...], as rows.Rows.read describes them."""
 
 
 class Batches:
@@ -62,11 +63,13 @@ class Batches:
 class Masker:
     """Masking with everything decided but the rows: config, vocabulary and corpus.
 
-    settings: how to mask. tokenizer: gives starts_word, mask_id and pad_id. piece_counts: int64 [V], of the training split.
+    settings: how to mask. slots: M, see masking.mask_slots. tokenizer: gives starts_word, mask_id and pad_id. piece_counts: int64 [V], of
+    the training split.
     """
 
-    def __init__(self, settings: masking.MaskingSettings, tokenizer, piece_counts: np.ndarray):
+    def __init__(self, settings: MaskingSettings, slots: int, tokenizer, piece_counts: np.ndarray):
         self.settings = settings
+        self.slots = slots
         self.mask_id = tokenizer.mask_id
         self.pad_id = tokenizer.pad_id
         self.starts_word = tf.constant(tokenizer.starts_word)  # [V]
@@ -74,23 +77,24 @@ class Masker:
         self._mask = tf.function(self._mask, autograph=False)  # traced once for training and evaluation, and for every start
 
     def __call__(self, rows: dict[str, tf.Tensor], key: random.Key) -> dict[str, tf.Tensor]:
-        """One batch of design section 3 from ROW_FIELDS of rows and their keys; see masking.mask for the shapes."""
-        return {name: rows[name] for name in ("segments", "positions", "token_types")} | self._mask(rows, key)
+        """A batch from the fields of rows and their keys; see masking.mask for what it adds."""
+        fields = {name: rows[name] for name in rows if name in FOR_MASKING}
+        return {name: rows[name] for name in rows if name not in fields} | self._mask(fields, key)
 
     def _mask(self, rows, key):
-        slots = masking.mask_slots(rows["tokens"].shape[1], self.settings.rate, rows["block_start"].shape[1])
-        return masking.mask(rows, key, self.settings, slots, self.starts_word, self.counts_upto, self.mask_id)
+        return masking.mask(rows, key, self.settings, self.slots, self.starts_word, self.counts_upto, self.mask_id)
 
 
 def make_batches(
-    rows: Rows, masker: Masker, *, batch_size: int, seed: int, start_step: int, host: int, hosts: int, threads: int,
+    rows: Rows, order: Order, masker: Masker, *, batch_size: int, start_step: int, host: int, hosts: int, threads: int,
 ) -> "Batches":
     """Training batches for ever, from `start_step` on: this host's share of B / hosts rows of each.
 
     Every row comes once in each epoch, in a new order and with new masks. A row has the same masks in the same epoch whatever the batch
-    size and the number of hosts. threads: 0 for as many as cores; never changes a batch.
+    size and the number of hosts. The seed of all that is the order's. threads: 0 for as many as cores; never changes a batch.
     Batches hold tokens, segments, positions, token_types [B, L] int32; mlm_positions, mlm_targets [B, M] int32, mlm_weights [B, M] float32;
-    sbo_left, sbo_right, sbo_offset, sbo_targets [B, S] int32, sbo_weights [B, S] float32, with S = M = masking.mask_slots(...).
+    sbo_left, sbo_right, sbo_offset, sbo_targets [B, S] int32, sbo_weights [B, S] float32, with S = M = masking.mask_slots(...); rows of pairs
+    also nsp_targets [B, 1] int32, nsp_weights [B, 1] float32.
     InputError: no rows, or B not divisible by hosts.
     """
     if not rows.num_rows:
@@ -98,9 +102,8 @@ def make_batches(
 
     @tf.autograph.experimental.do_not_convert
     def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        epoch = position // rows.num_rows
-        row = permute(position % rows.num_rows, rows.num_rows, seed, epoch)
-        return masker(_read(rows, row), masking.row_key(seed, TRAINING, epoch, row))
+        epoch, row = order.at(position)
+        return masker(_read(rows, row), masking.row_key(order.seed, TRAINING, epoch, row))
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return _batches(steps, masked_rows, _share(batch_size, host, hosts), threads)
@@ -120,23 +123,12 @@ def make_eval_batches(
     def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
         there = position < count
         row = tf.where(there, position, 0)
-        fields = {name: tf.where(there[:, None], field, 0) for name, field in _read(rows, row).items()}
+        fields = {name: tf.where(there[:, None], field, tf.zeros_like(field)) for name, field in _read(rows, row).items()}
         fields["tokens"] = tf.where(there[:, None], fields["tokens"], masker.pad_id)
         return masker(fields, masking.row_key(EVALUATION_SEED, EVALUATION, tf.zeros_like(row), row))
 
     steps = tf.data.Dataset.range(-(-count // batch_size))
     return _batches(steps, masked_rows, _share(batch_size, host, hosts), threads)
-
-
-def permute(index: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Where a permutation of 0..size-1, one for each (seed, epoch), takes `index`. index, epoch and the result: int64 [n].
-
-    No table is kept: the permutation is a block cipher walked along until it lands below `size`.
-    """
-    key = masking.row_key(seed, PERMUTATION, epoch, tf.zeros_like(epoch))
-    cipher_key = tf.stack([key[0], key[1], key[0] ^ 0x9E3779B9], 1)  # [n, 3]
-    top = tf.fill(tf.shape(index), np.int64(size - 1))
-    return tf.raw_ops.RandomIndexShuffle(index=index, seed=cipher_key, max_index=top, rounds=PERMUTATION_ROUNDS)
 
 
 def _share(batch_size: int, host: int, hosts: int) -> tuple[int, int, int]:
@@ -147,14 +139,10 @@ def _share(batch_size: int, host: int, hosts: int) -> tuple[int, int, int]:
 
 
 def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
-    """ROW_FIELDS of rows `ids` [n] as tensors of known shape."""
-    def read(ids: np.ndarray) -> list[np.ndarray]:
-        fields = rows.read(ids)
-        return [fields[name] for name in ROW_FIELDS]
-
-    sample = rows.read(np.zeros(1, np.int64))  # for its shapes
-    fields = tf.numpy_function(read, [ids], [tf.int32] * len(ROW_FIELDS))
-    return {name: tf.ensure_shape(field, (None, sample[name].shape[1])) for name, field in zip(ROW_FIELDS, fields)}
+    """The fields of rows `ids` [n] as tensors of known shape and type."""
+    sample = rows.read(np.zeros(1, np.int64))
+    fields = tf.numpy_function(lambda ids: list(rows.read(ids).values()), [ids], [field.dtype for field in sample.values()])
+    return {name: tf.ensure_shape(field, (None, *sample[name].shape[1:])) for name, field in zip(sample, fields, strict=True)}
 
 
 def _batches(steps: tf.data.Dataset, masked_rows, share: tuple[int, int, int], threads: int) -> "Batches":

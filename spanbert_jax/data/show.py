@@ -20,7 +20,7 @@ from rich.text import Text
 from spanbert_jax import config as config_lib
 from spanbert_jax.data import batches as batches_lib
 from spanbert_jax.data.pipeline import Batch
-from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer
 from spanbert_jax.errors import InputError
 
 FATES = {"masked": "bold yellow", "random": "bold magenta", "kept": "bold green", "mixed": "bold red"}  # of spans, with their styles
@@ -56,14 +56,15 @@ def batch_to_show(config, workdir: Path | None, split: str, step: int, tell: Cal
         raise InputError(f"--step {step}: batches are numbered from 0")
     if workdir is not None and not config.data.store and not (workdir / "store").exists():
         raise InputError(f"workdir {workdir} has no store: give the folder of a run, or leave --workdir out to tokenise the text anew")
-    tokenizer = load_tokenizer(config.data.vocab, config.data.lowercase)
+    tokenizer = batches_lib.tokenizer_of(config)
     with tempfile.TemporaryDirectory() as temporary:
-        store = batches_lib.open_corpus(config, tokenizer, workdir or Path(temporary), tell)
-        feed = batches_lib.Feed(config, store, tokenizer)
-        batches = feed.training(step) if split == "train" else itertools.islice(feed.held_out(), step, None)
+        mixture = batches_lib.open_corpus(config, tokenizer, workdir or Path(temporary), tell)
+        feed = batches_lib.Feed(config, mixture, tokenizer)
+        held_out = itertools.chain.from_iterable(map(feed.held_out, feed.names))
+        batches = feed.training(step) if split == "train" else itertools.islice(held_out, step, None)
         batch = next(batches, None)
     if batch is None:
-        count = -(-min(feed.rows[split].num_rows, config.eval.max_rows or feed.rows[split].num_rows) // config.eval.batch_size)
+        count = sum(1 for name in feed.names for _ in feed.held_out(name))
         raise InputError(f"--step {step}: the held-out text makes {count} batches, numbered from 0")
     return batch, tokenizer
 
@@ -86,13 +87,16 @@ def show_row(batch: Batch, row: int, tokenizer: Tokenizer) -> Group:
     """One row: the text of each block with its spans, a table of the spans, and a summary."""
     tokens, segments = batch["tokens"][row], batch["segments"][row]
     spans = spans_of(batch, row, tokenizer.mask_id)
-    parts = []
+    content, pair, parts = content_of(batch, [row])[0], "", []
+    if "nsp_targets" in batch:
+        kind = "from elsewhere" if batch["nsp_targets"][row, 0] else "what follows A"
+        pair = f"; a pair, B ({kind}) from place {int(np.argmax(batch['token_types'][row]))} on"
     for segment in range(1, segments.max() + 1):
         places = np.flatnonzero(segments == segment)
         inside = [span for span in spans if places[0] <= span.first <= places[-1]]
         masked = sum(len(span.original) for span in inside)
         parts.append(Text(f"row {row}, block {segment} (segment {segment}): places {places[0]} to {places[-1]}, "
-                          f"{len(places) - 2} pieces, {masked} masked", HEADING))
+                          f"{int(content[places].sum())} pieces, {masked} masked{pair}", HEADING))
         parts.append(Padding(block_text(tokens, places, inside, tokenizer), (0, 0, 0, 2)))
         parts.append(span_table(tokens, inside, tokenizer))
     padding = int(np.count_nonzero(segments == 0))
@@ -179,13 +183,20 @@ def fate_of(original: list[int], seen: list[int], mask_id: int) -> str:
     return fates.pop() if len(fates) == 1 else "mixed"
 
 
+def content_of(batch: Batch, rows: list[int]) -> np.ndarray:
+    """bool [rows, L]: places that hold text; not padding, [CLS] and [SEP], which are where positions start and segments or types end."""
+    segments, types = batch["segments"][rows], batch["token_types"][rows]
+    parts = np.pad(2 * segments + types, ((0, 0), (0, 1)), constant_values=-1)  # one number a part that ends with a [SEP]
+    return (segments > 0) & (batch["positions"][rows] > 0) & (parts[:, 1:] == parts[:, :-1])
+
+
 def summary(batch: Batch, rows: Iterable[int], mask_id: int) -> str:
     """One line on some rows together."""
     rows = list(rows)
     segments = batch["segments"][rows]
     spans = [span for row in rows for span in spans_of(batch, row, mask_id)]
     fates = Counter(span.fate for span in spans)
-    pieces = int(np.count_nonzero(segments)) - 2 * int(segments.max(1).sum())  # without [CLS] and [SEP]
+    pieces = int(content_of(batch, rows).sum())
     masked, targets = (int(np.count_nonzero(batch[f"{kind}_weights"][rows])) for kind in ("mlm", "sbo"))
     slots = batch["sbo_weights"][rows].size
     told = ", ".join(f"{fates[fate]} {fate}" for fate in FATES if fates[fate])

@@ -2,6 +2,9 @@
 
 The vocabulary file is the whole truth: one piece a line, its line number its id. Text never yields [CLS], [SEP], [MASK] or [PAD], even
 where these strings stand in it (they are cut at the brackets like any other text): only rows and masks put them there.
+
+Where Hugging Face's Rust and Google's Python differ, ids are as in Rust: unassigned characters stay, a capital sigma at the end of a word
+becomes the same letter as elsewhere, U+2B820-2B91F are not taken for Chinese, and marks and punctuation are those its Unicode tables know.
 """
 
 import functools
@@ -40,8 +43,7 @@ class Tokenizer:
         # reference 1.3.3: a word begins at every piece without "##", so punctuation and [UNK] are words too
         self.starts_word = np.array([not piece.startswith(CONTINUATION) for piece in pieces], np.bool_)  # [V]
         self._hf = HFTokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_LENGTH))
-        self._hf.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        self._hf.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        cut_words_as_bert(self._hf, lowercase)
         self._hf.decoder = decoders.WordPiece(prefix=CONTINUATION)
 
     @property
@@ -59,6 +61,15 @@ class Tokenizer:
         """Ids of each line, without special pieces or truncation; a line of blanks and control characters gives []."""
         return [encoding.ids for encoding in self._hf.encode_batch_fast(lines, add_special_tokens=False)]
 
+    def encode_with_offsets(self, lines: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+        """The ids of `encode`, and for each piece the (first, last + 1) characters of the line, as given, that it stands for.
+
+        What is stripped (accents, control characters) may lie in no piece, and pieces that share a character (the letters of a Hangul
+        syllable, when accents are stripped) all have it.
+        """
+        encodings = self._hf.encode_batch(lines, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings], [encoding.offsets for encoding in encodings]
+
     def decode(self, ids) -> str:
         """Text of a sequence of ids, special pieces shown as they are; spaces around punctuation are a guess."""
         return self._hf.decode([int(i) for i in ids], skip_special_tokens=False)
@@ -72,6 +83,13 @@ class Tokenizer:
         other.add_special_tokens(list(SPECIAL_PIECES))
         other.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
         other.save(str(folder / "tokenizer.json"))
+
+
+def cut_words_as_bert(tokenizer: HFTokenizer, lowercase: bool) -> HFTokenizer:
+    """The same tokenizer, made to clean text and cut it into words as BERT's does, whatever it then makes of the words."""
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
 
 
 def check_pieces(pieces: list[str], source: str) -> None:

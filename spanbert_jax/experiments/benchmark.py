@@ -1,6 +1,7 @@
 """Benchmarks: figures, not tests. Each suite is a function () -> dict of figures, the unit in the name.
 
 pipeline    masked rows out of the input pipeline, seek time, and memory against the size of the corpus
+prepare     scripts/prepare_data.py beside bare tokenisation; see preparation_speed.py
 train_step  the whole update, and beside it that of BertForMaskedLM in torch, in turns, so that a drifting machine treats both alike
 """
 
@@ -16,10 +17,12 @@ import numpy as np
 
 from configs import base
 from spanbert_jax.data.batches import Feed, slots_of
-from spanbert_jax.data.corpus import read_documents
+from spanbert_jax.data.sources import EMBEDDED, find_units
+from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.store import Store, open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.devices import measured_matmul_flops
+from spanbert_jax.experiments.preparation_speed import preparation
 from spanbert_jax.training import sharding
 from spanbert_jax.training.program import build_program
 
@@ -29,8 +32,8 @@ UPDATES_A_TURN = 2
 
 def embedded_store(folder: Path, copies: int) -> Store:
     """A store of the embedded corpus so many times over."""
-    documents = {"train": itertools.chain.from_iterable(read_documents("embedded", "train", 0.0) for _ in range(copies)),
-                 "valid": read_documents("embedded", "valid", 0.0)}
+    train, valid = find_units(EMBEDDED, "", "", "", "blank")
+    documents = {"train": itertools.chain.from_iterable(train.documents() for _ in range(copies)), "valid": valid.documents()}
     write_store(folder, TOKENIZER, documents)
     return open_store(folder)
 
@@ -49,7 +52,7 @@ def pipeline() -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for copies in (1, 16):
             store = embedded_store(Path(folder) / str(copies), copies)
-            feed = Feed(config, store, TOKENIZER)
+            feed = Feed(config, Mixture([store]), TOKENIZER)
             batches = feed.training(0)
             next(batches)
             speeds = [_tokens_per_second(batches, config, 8) for _ in range(5)]
@@ -105,7 +108,7 @@ def _our_update(config) -> tuple[Callable[[], None], int]:
     """(one update of the pretraining step on a real batch, its floating-point operations)."""
     with tempfile.TemporaryDirectory() as folder:
         store = embedded_store(Path(folder) / "store", 1)
-        batch = next(Feed(config, store, TOKENIZER).training(0))
+        batch = next(Feed(config, Mixture([store]), TOKENIZER).training(0))
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
     program = build_program(config, mesh, TOKENIZER.vocab_size, slots_of(config))
     holder = [program.init(None)]
@@ -142,4 +145,4 @@ def _torch_update(config) -> Callable[[], None] | None:
     return update
 
 
-SUITES = {"pipeline": pipeline, "train_step": train_step}
+SUITES = {"pipeline": pipeline, "prepare": preparation, "train_step": train_step}

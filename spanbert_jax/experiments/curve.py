@@ -8,7 +8,7 @@ import numpy as np
 from spanbert_jax.errors import InputError
 from spanbert_jax.training.metrics import METRICS_FILE, read_metrics
 
-PANELS = {"mlm": "masked language model", "sbo": "span boundary objective"}
+PANELS = {"mlm": "masked language model", "sbo": "span boundary objective", "nsp": "next sentence prediction"}
 SMOOTHING = 0.025  # width of the smoothing, as a share of the run
 COLOURS = ("#1f5fa8", "#d1622b", "#2a8c57", "#8a4fa3", "#b03a48", "#6b5b1f")
 GREY = "#444444"

@@ -1,1 +1,1 @@
-"""Weights in and out: names and layouts of other libraries. No jax: parameters are numpy arrays by path."""
+"""Weights in and out: names and layouts of other libraries. Parameters are numpy arrays by path; only stablehlo.py needs jax."""

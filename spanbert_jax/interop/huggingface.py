@@ -21,6 +21,23 @@ MODEL_KEYS = {
 # What a model of another kind says of itself, and what ours is.
 KIND = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 
+USE = """```python
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")                        # {casing}
+encoder = AutoModel.from_pretrained("THIS_FOLDER"{pooler}
+model = AutoModelForMaskedLM.from_pretrained("THIS_FOLDER")
+```
+"""
+POOLER = {False: ", add_pooling_layer=False)     # no pooler was trained",
+          True: ")                              # its pooler was trained for next sentence prediction"}
+SBO_USE = """
+`sbo_head.safetensors` is the span boundary head, which transformers has no class for. With the hidden states x, y of the pieces
+{boundaries} a span and the embedding p of a place k in it (`position_embeddings`, from 0): `linear1(concat(x, y, p))`, GeLU,
+`layer_norm1`, `linear2`, GeLU, `layer_norm2`, then the product with the word embeddings plus `bias` scores what stands at place k.
+"""
+BOUNDARIES = {"external": "just before and just after", "internal": "that are first and last of"}  # masking.boundaries
+
 
 def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokenizer, card: str) -> None:
     """Writes a new folder that AutoModel, AutoModelForMaskedLM and AutoTokenizer load, with the SBO head in a file beside the model.
@@ -36,16 +53,21 @@ def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokeniz
     theirs = to_theirs(params)
     files = {"model.safetensors": {name: array for name, array in theirs.items() if not name.startswith(SBO)},
              SBO_FILE: {name: array for name, array in theirs.items() if name.startswith(SBO)}}
-    texts = {"config.json": model_config({path: array.shape for path, array in params.items()}, config, tokenizer),
-             "tokenizer_config.json": tokenizer_config(config, tokenizer), "special_tokens_map.json": special_tokens()}
     with new_folder(folder) as temporary:
         for name, tensors in files.items():
             if tensors:
                 write_tensors(temporary / name, tensors)
-        for name, content in texts.items():
-            (temporary / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        tokenizer.save(temporary)
+        write_description(temporary, {path: array.shape for path, array in params.items()}, config, tokenizer)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_description(folder: Path, shapes: Shapes, config, tokenizer: Tokenizer) -> None:
+    """Writes config.json of a model with parameters of these shapes, and the tokenizer with all that AutoTokenizer reads."""
+    texts = {"config.json": model_config(shapes, config, tokenizer), "tokenizer_config.json": tokenizer_config(config, tokenizer),
+             "special_tokens_map.json": special_tokens()}
+    for name, content in texts.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(folder)
 
 
 def write_tensors(path: Path, tensors: Weights) -> None:
@@ -59,7 +81,7 @@ def write_tensors(path: Path, tensors: Weights) -> None:
 def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
     """config.json of a model with parameters of these shapes, by path."""
     return KIND | {theirs: config.model[ours] for ours, (theirs, _) in MODEL_KEYS.items()} | {
-        "architectures": ["BertForMaskedLM" if "mlm/bias" in shapes else "BertModel"],
+        "architectures": [architecture(shapes)],
         "vocab_size": shapes["encoder/embeddings/word"][0],
         "type_vocab_size": shapes["encoder/embeddings/token_type"][0],
         "pad_token_id": tokenizer.pad_id,
@@ -67,6 +89,20 @@ def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
         "torch_dtype": "float32",
         "sbo_boundaries": config.masking.boundaries,  # of SBO_FILE; transformers does not read it
     }
+
+
+def usage(shapes: Shapes, config, tokenizer: Tokenizer) -> str:
+    """How to use the folder, for its README.md."""
+    pieces = "uncased" if tokenizer.lowercase else "cased"
+    sbo = SBO_USE.format(boundaries=BOUNDARIES[config.masking.boundaries]) if "sbo/bias" in shapes else ""
+    return USE.format(casing=pieces, pooler=POOLER["nsp/output/bias" in shapes]) + sbo
+
+
+def architecture(shapes: Shapes) -> str:
+    """The class of transformers that has the heads of a model, but for the SBO head, which none has."""
+    if "mlm/bias" not in shapes:
+        return "BertModel"
+    return "BertForPreTraining" if "nsp/output/bias" in shapes else "BertForMaskedLM"
 
 
 def special_tokens() -> dict[str, str]:

@@ -7,7 +7,7 @@ from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.interop.names import Shapes
 
 CARD = """---
-library_name: transformers
+library_name: {library}
 pipeline_tag: fill-mask
 tags:
 - bert
@@ -22,14 +22,7 @@ A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {lay
 
 ## Use
 
-```python
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")                        # {casing}
-encoder = AutoModel.from_pretrained("THIS_FOLDER", add_pooling_layer=False)     # no pooler was trained
-model = AutoModelForMaskedLM.from_pretrained("THIS_FOLDER")
-```
-{sbo}
+{use}
 ## Data
 
 {data}
@@ -53,14 +46,10 @@ Losses in nats a target; `eval/` is held-out text with masks that never change.
 {metrics}
 """
 
-SBO = """
-`sbo_head.safetensors` is the span boundary head, which transformers has no class for. With the hidden states x, y of the pieces
-{boundaries} a span and the embedding p of a place k in it (`position_embeddings`, from 0): `linear1(concat(x, y, p))`, GeLU,
-`layer_norm1`, `linear2`, GeLU, `layer_norm2`, then the product with the word embeddings plus `bias` scores what stands at place k.
-"""
 
-
-def model_card(config, shapes: Shapes, tokenizer: Tokenizer, step: int, splits: dict | None, metrics: list[dict]) -> str:
+def model_card(
+    config, shapes: Shapes, tokenizer: Tokenizer, step: int, splits: dict | None, metrics: list[dict], library: str, use: str,
+) -> str:
     """README.md of an export.
 
     Args:
@@ -69,9 +58,10 @@ def model_card(config, shapes: Shapes, tokenizer: Tokenizer, step: int, splits: 
       step: updates done.
       splits: {"train": {"num_tokens", "num_documents"}, ...} of the store, None if it is not at hand.
       metrics: lines of metrics.jsonl to show, each with its "step".
+      library: that reads the format, by its name on the Hugging Face hub.
+      use: how to read it, in Markdown.
     """
     model = config.model
-    where = {"external": "just before and just after", "internal": "that are first and last of"}[config.masking.boundaries]
     source = config.data.store or config.data.source
     data = [f"Source: `{source}`{', the text that spanbert_jax brings along' if source == 'embedded' else ''}."]
     data += [f"- {name}: {split['num_tokens']:,} word pieces in {split['num_documents']:,} documents"
@@ -80,7 +70,8 @@ def model_card(config, shapes: Shapes, tokenizer: Tokenizer, step: int, splits: 
             for line in metrics for name, value in line.items() if name != "step" and value is not None]
     tokens = config_lib.tokens_per_step(config)
     return CARD.format(
-        name=config.name, layers=model.layers, width=model.width, heads=model.heads, number=sum(map(math.prod, shapes.values())),
-        vocabulary=tokenizer.vocab_size, casing="uncased" if tokenizer.lowercase else "cased", positions=model.max_positions,
-        step=step, total=config.total_steps, sbo=SBO.format(boundaries=where) if "sbo/bias" in shapes else "",
-        data="\n".join(data), tokens=tokens, seen=tokens * step, config=config_lib.to_json(config), metrics="\n".join(rows))
+        name=config.name, library=library, use=use, layers=model.layers, width=model.width, heads=model.heads,
+        number=sum(map(math.prod, shapes.values())), vocabulary=tokenizer.vocab_size,
+        casing="uncased" if tokenizer.lowercase else "cased", positions=model.max_positions,
+        step=step, total=config.total_steps, data="\n".join(data), tokens=tokens, seen=tokens * step, config=config_lib.to_json(config),
+        metrics="\n".join(rows))

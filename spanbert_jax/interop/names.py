@@ -9,7 +9,7 @@ import math
 import ml_dtypes
 import numpy as np
 
-MLM, SBO = "cls.predictions", "cls.pair_target_predictions"
+MLM, SBO, NSP, POOLER = "cls.predictions", "cls.pair_target_predictions", "cls.seq_relationship", "bert.pooler"
 LAYER = "bert.encoder.layer.{}"
 
 # Module by module: a module of ours -> a module of theirs. What is in it follows from its kind.
@@ -23,6 +23,8 @@ LINEAR = {
     "mlm/transform": f"{MLM}.transform.dense",
     "sbo/linear1": f"{SBO}.mlp_layer_norm.linear1",
     "sbo/linear2": f"{SBO}.mlp_layer_norm.linear2",
+    "nsp/pooler": f"{POOLER}.dense",
+    "nsp/output": NSP,
 }
 NORM = {
     "encoder/embeddings/norm": "bert.embeddings.LayerNorm",

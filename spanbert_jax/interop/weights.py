@@ -14,11 +14,13 @@ from safetensors.numpy import load_file
 from spanbert_jax.data.tokenizer import VOCABULARY_FILES
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import SBO_FILE, read_config
-from spanbert_jax.interop.names import LAYER, MLM, SBO, Shapes, Weights, normalised, their_shapes, to_ours
+from spanbert_jax.interop.names import LAYER, MLM, NSP, POOLER, SBO, Shapes, Weights, normalised, their_shapes, to_ours
 from spanbert_jax.interop.original import state_dict_of
 from spanbert_jax.interop.torch_file import read_torch_file
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pt")  # of a folder, the first that is there
+INDEX = ".index.json"  # behind the name of a file that is stored in several
+WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}",
+                "model.pt")  # of a folder, the first that is there
 
 WORD, POSITION = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight"
 DUPLICATES = {  # of a tensor that is there under its own name
@@ -27,7 +29,7 @@ DUPLICATES = {  # of a tensor that is there under its own name
     f"{MLM}.decoder.bias": f"{MLM}.bias",
 }
 BUFFERS = {"bert.embeddings.position_ids": np.arange, "bert.embeddings.token_type_ids": np.zeros}  # constants: name -> size -> value
-HEADS = (f"{MLM}.", f"{SBO}.", "bert.pooler.", "cls.seq_relationship.")  # dropped when the model has no such head
+HEADS = (f"{MLM}.", f"{SBO}.", f"{POOLER}.", f"{NSP}.")  # dropped when the model has no such head
 SIZES = {  # what it is, in the words of the config -> a tensor and its axis
     "the vocabulary (data.vocab)": (WORD, 0),
     "model.width": (WORD, 1),
@@ -47,10 +49,10 @@ class Loaded(NamedTuple):
 
 
 def load_weights(path) -> Loaded:
-    """Weights of a Hugging Face folder or an export of ours, of a file of safetensors, or of a file of torch.save.
+    """Weights of a Hugging Face folder or an export of ours, of a file of safetensors or of torch.save, or of an index of several.
 
     A folder holds one of WEIGHT_FILES and perhaps SBO_FILE. A file is recognised by what is in it, whatever its name: a state dict in any
-    dialect of names.normalised, or a training checkpoint of the original. Both may have config.json and vocab.txt (or tokenizer.json) beside
+    dialect of names.normalised, or a training checkpoint of the original. All may have config.json and vocab.txt (or tokenizer.json) beside
     them. Nothing that is in a file is run.
 
     Raises:
@@ -81,6 +83,34 @@ def load_weights(path) -> Loaded:
 
 
 def read_tensors(file: Path) -> Weights:
+    """The tensors of one file, or of all that an index names, by their own names; see load_weights."""
+    return read_shards(file) if file.name.endswith(INDEX) else read_file(file)
+
+
+def read_shards(index: Path) -> Weights:
+    """The tensors of the files beside an index, {"weight_map": {name: file}}, each exactly where the index says.
+
+    Raises:
+      InputError: the index is none, names a file elsewhere, or does not agree with the files.
+    """
+    places = read_config(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise InputError(f"{index}: no index of weights; it must hold a weight_map from tensors to files")
+    weights, names = {}, sorted(set(places.values()))
+    elsewhere = [name for name in names if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}]
+    if elsewhere:
+        raise InputError(f"{index}: names the file {elsewhere[0]!r}; it may only name files beside it")
+    for name in names:
+        listed = {tensor for tensor, place in places.items() if place == name}
+        tensors = read_file(index.parent / name)
+        for which, what in ((listed - tensors.keys(), "it lacks"), (tensors.keys() - listed, "unlike the index says, it holds")):
+            if which:
+                raise InputError(f"{index.parent / name} is not the file that {index.name} was made for: {what} {min(which)}")
+        weights |= tensors
+    return weights
+
+
+def read_file(file: Path) -> Weights:
     """The tensors of one file by their own names; see load_weights."""
     try:
         with open(file, "rb") as stream:
@@ -108,7 +138,7 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
       source: what to call the weights in an error.
 
     Returns:
-      The parameters that are there, and the heads ("mlm", "sbo") that are not.
+      The parameters that are there, and the heads ("mlm", "sbo", "nsp") that are not.
 
     Raises:
       InputError: sizes differ, a tensor is missing or unexpected, or a projection that must be tied is not.
@@ -118,6 +148,8 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
     problems = [f"{what} is {there[what]} there, {here[what]} in this model" for what in here if there.get(what, here[what]) != here[what]]
     rest, more = _without_duplicates(weights)
     problems = problems or more
+    if not any(name.startswith(f"{NSP}.") for name in rest):  # a pooler alone is no head
+        rest = {name: array for name, array in rest.items() if not name.startswith(f"{POOLER}.")}
     if not problems:
         rest = {name: array for name, array in rest.items() if name in wanted or not _of_absent_head(name, wanted)}
         params, problems = to_ours(rest, shapes)

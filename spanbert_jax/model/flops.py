@@ -18,7 +18,8 @@ def forward_flops(spec: ModelSpec, rows: int, seq_len: int, slots: int) -> int:
     layer = 2 * seq_len * (4 * d * d + 2 * d * f) + 4 * seq_len * seq_len * d  # projections and perceptron; scores and mixing
     mlm = 2 * slots * (d * d + d * spec.vocab_size)
     sbo = 2 * slots * ((2 * d + spec.sbo_position_width) * d + d * d + d * spec.vocab_size) if spec.sbo else 0
-    return rows * (spec.layers * layer + mlm + sbo)
+    nsp = 2 * (d * d + 2 * d) if spec.nsp else 0
+    return rows * (spec.layers * layer + mlm + sbo + nsp)
 
 
 def train_flops(spec: ModelSpec, rows: int, seq_len: int, slots: int) -> int:

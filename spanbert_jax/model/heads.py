@@ -1,7 +1,8 @@
-"""The pretraining heads: hidden states -> features that the tied vocabulary projection turns into logits (reference 2.2, 2.3).
+"""The pretraining heads: hidden states -> features that the tied vocabulary projection turns into logits (reference 2.2, 2.3); and NSP.
 
 Parameters: mlm/transform/{kernel [D, D], bias}, mlm/norm, mlm/bias [V];
-sbo/positions [T, P], sbo/linear1/{kernel [2D + P, D], bias}, sbo/norm1, sbo/linear2/{kernel [D, D], bias}, sbo/norm2, sbo/bias [V].
+sbo/positions [T, P], sbo/linear1/{kernel [2D + P, D], bias}, sbo/norm1, sbo/linear2/{kernel [D, D], bias}, sbo/norm2, sbo/bias [V];
+nsp/pooler/{kernel [D, D], bias}, nsp/output/{kernel [D, 2], bias}.
 """
 
 import flax.linen as nn
@@ -50,3 +51,15 @@ class SpanBoundaryHead(nn.Module):
             x = layer_norm(spec, f"norm{number}")(gelu(dense(spec, spec.width, f"linear{number}")(x)))
         bias = self.param("bias", nn.initializers.zeros, (spec.vocab_size,))
         return x, bias
+
+
+class NextSentenceHead(nn.Module):
+    """BERT's next sentence prediction: whether the second segment of a row is from elsewhere, from the state of its first [CLS]."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(self, hidden):
+        """hidden [B, L, D] -> logits float32 [B, 1, 2]."""
+        pooled = jnp.tanh(dense(self.spec, self.spec.width, "pooler")(hidden[:, :1]))  # [B, 1, D]
+        return dense(self.spec, 2, "output")(pooled).astype(jnp.float32)

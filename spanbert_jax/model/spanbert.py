@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spanbert_jax.model.encoder import Encoder
-from spanbert_jax.model.heads import MaskedLanguageHead, SpanBoundaryHead
+from spanbert_jax.model.heads import MaskedLanguageHead, NextSentenceHead, SpanBoundaryHead
 from spanbert_jax.model.spec import ModelSpec
 
 MLM_FIELDS = ("mlm_positions",)
@@ -29,7 +29,7 @@ class SpanBert(nn.Module):
           seeds: uint32 [B] of dropout, None outside training.
 
         Returns:
-          {"mlm": float32 [B, M, V], "sbo": float32 [B, S, V] if there is an SBO head}.
+          {"mlm": float32 [B, M, V]; with these heads "sbo": [B, S, V], "nsp": [B, 1, 2]}.
         """
         encoder = Encoder(self.spec, name="encoder")
         hidden = encoder(*(batch[name] for name in ENCODER_FIELDS), seeds)  # [B, L, D]
@@ -40,7 +40,8 @@ class SpanBert(nn.Module):
         slots = [of_head.shape[1] for of_head, _ in features.values()]
         logits = encoder.logits(jnp.concatenate([of_head for of_head, _ in features.values()], axis=1))  # [B, M + S, V]
         parts = jnp.split(logits, np.cumsum(slots)[:-1], axis=1)
-        return {name: part + bias for (name, (_, bias)), part in zip(features.items(), parts)}
+        logits = {name: part + bias for (name, (_, bias)), part in zip(features.items(), parts)}
+        return logits | ({"nsp": NextSentenceHead(self.spec, name="nsp")(hidden)} if self.spec.nsp else {})
 
 
 def init_params(spec: ModelSpec, key: jax.Array) -> dict:

@@ -38,6 +38,7 @@ class ModelSpec:
     vocab_size: int
     max_targets: int          # rows of the SBO head's position table
     sbo: bool                 # whether there is an SBO head
+    nsp: bool                 # and one for next sentence prediction
     constrain: Constrain = unconstrained  # lays an activation out over the mesh, by its dimension letters
 
     @property
@@ -59,4 +60,4 @@ def model_spec(config, vocab_size: int, platform: str, constrain: Constrain = un
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
     return ModelSpec(**fields, dtype=jnp.dtype(dtype), vocab_size=vocab_size, max_targets=config.masking.max_targets,
-                     sbo=config.objectives.sbo_weight != 0, constrain=constrain)
+                     sbo=config.objectives.sbo_weight != 0, nsp=config.objectives.nsp_weight != 0, constrain=constrain)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spanbert_jax.data.batches import Feed
+from spanbert_jax.data.batches import Feed, open_corpus
 from spanbert_jax.data.pipeline import Batch
-from spanbert_jax.data.store import open_store
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.tasks.marks import MarkedText, hide
@@ -20,21 +19,17 @@ def held_out_texts(config, tokenizer: Tokenizer, workdir: Path, count: int) -> l
     Raises:
       InputError: the store is gone or holds no such text, or fewer than `count` rows of it.
     """
-    store = open_store(Path(config.data.store) if config.data.store else workdir / "store")
-    store.require(tokenizer)
-    feed = Feed(config, store, tokenizer)
-    rows = feed.rows["valid"].num_rows
-    there = min(config.eval.max_rows or rows, rows)
+    def refuse(_):
+        raise InputError(f"{workdir}: its store is gone; the text of the run is needed to look at")
+
+    feed = Feed(config, open_corpus(config, tokenizer, workdir, refuse), tokenizer)
+    texts = [(batch, row) for name in feed.names for batch in feed.held_out(name) for row in np.flatnonzero(batch["segments"].any(1))]
+    there = len(texts)
     if not 1 <= count <= there:
-        raise InputError(f"{store.folder}: {count} held-out texts asked for; give a number from 1 to {there}" if there else
-                         f"{store.folder}: no document is held out in this store")
-    wanted = (2 * np.arange(count) + 1) * there // (2 * count)  # [count] row numbers, evenly spread
-    texts, first = [], 0
-    for batch in feed.held_out():
-        size = len(batch["tokens"])
-        texts += [first_block(batch, int(row) - first, tokenizer) for row in wanted if first <= row < first + size]
-        first += size
-    return texts
+        raise InputError(f"{workdir}: {count} held-out texts asked for; give a number from 1 to {there}" if there else
+                         f"{workdir}: no document is held out in its store")
+    wanted = (2 * np.arange(count) + 1) * there // (2 * count)  # [count] evenly spread
+    return [first_block(*texts[number], tokenizer) for number in wanted]
 
 
 def first_block(batch: Batch, row: int, tokenizer: Tokenizer) -> MarkedText:
@@ -45,5 +40,5 @@ def first_block(batch: Batch, row: int, tokenizer: Tokenizer) -> MarkedText:
     tokens[places] = batch["mlm_targets"][row][used]
     hidden = np.zeros(len(tokens), np.bool_)
     hidden[places] = True
-    block = np.flatnonzero(batch["segments"][row] == 1)[1:-1]  # without [CLS] and [SEP]
+    block = np.flatnonzero((batch["segments"][row] == 1) & (batch["token_types"][row] == 0))[1:-1]  # of a pair, A; without [CLS] and [SEP]
     return hide(tokens[block].tolist(), hidden[block].tolist(), tokenizer)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from spanbert_jax.data.corpus import file_lines
+from spanbert_jax.data.sources.lines import lines as lines_of
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 
@@ -93,7 +93,7 @@ def parse_marks(text: str, tokenizer: Tokenizer, where: str) -> MarkedText:
 
 def read_lines(path: Path) -> dict[str, str]:
     """The lines of a text file that are not blank, by "file, line n". Raises InputError when it is not UTF-8 text or has none."""
-    lines = {f"{path}, line {number}": line for number, line in enumerate(file_lines(path, str(path)), 1) if line}
+    lines = {f"{path}, line {number}": line for number, line in enumerate((line for _, line in lines_of(str(path))), 1) if line}
     if not lines:
         raise InputError(f"{path} holds no text; {HELP}, a text a line")
     return lines

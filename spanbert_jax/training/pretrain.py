@@ -11,9 +11,9 @@ import numpy as np
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.data import batches as batches_lib
-from spanbert_jax.data.batches import Feed, open_corpus, slots_of
-from spanbert_jax.data.store import Store
-from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
+from spanbert_jax.data.batches import Feed, open_corpus, slots_of, tokenizer_of
+from spanbert_jax.data.mixture import Mixture
+from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.devices import peak_flops
 from spanbert_jax.errors import Diverged, InputError
 from spanbert_jax.model import spec as model_spec
@@ -37,20 +37,20 @@ def pretrain(config, workdir: Path) -> int:
       InputError: the config, the corpus or the workdir must be mended; nothing was written.
       Diverged: loss or gradient is not finite.
     """
-    tokenizer = load_tokenizer(config.data.vocab, config.data.lowercase)
+    tokenizer = tokenizer_of(config)
     mesh = checked_mesh(config, tokenizer)
     initial = read_initial(config, tokenizer)
     config = pinned(config, initial)
     check_workdir(workdir, config)
     with locked(workdir):
         claim(workdir, config)
-        store = open_corpus(config, tokenizer, workdir, tell=lambda line: print(line, flush=True))
+        mixture = open_corpus(config, tokenizer, workdir, tell=lambda line: print(line, flush=True))
         program = build_program(config, mesh, tokenizer.vocab_size, slots_of(config))
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
-        record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": store.fingerprint}
+        record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": mixture.fingerprint}
         state = restored_state(checkpoints, program, record)
-        feed = Feed(config, store, tokenizer)
-        state = fresh_state(config, program, store, initial) if state is None else state
+        feed = Feed(config, mixture, tokenizer)
+        state = fresh_state(config, program, mixture, initial) if state is None else state
         del initial  # as large as the model, and of no more use
         write_config(workdir, config)
         tokenizer.save(workdir)
@@ -80,15 +80,15 @@ def checked_mesh(config, tokenizer: Tokenizer):
     return mesh
 
 
-def output_bias(config, store: Store) -> np.ndarray | None:
+def output_bias(config, mixture: Mixture) -> np.ndarray | None:
     """float32 [V] that the heads' biases start from: log-frequencies of the training text, or None for zeros."""
     if config.model.output_bias == "zeros":
         return None
-    counts = store.split("train").piece_counts + 1.0  # every piece may occur
+    counts = mixture.piece_counts("train") + 1.0  # every piece may occur
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
-def fresh_state(config, program: Program, store: Store, initial: Initial | None):
+def fresh_state(config, program: Program, mixture: Mixture, initial: Initial | None):
     """The state that a run starts with: random parameters, but for those of the weights that it is to start from.
 
     Raises:
@@ -96,7 +96,7 @@ def fresh_state(config, program: Program, store: Store, initial: Initial | None)
     """
     if initial is None and config.init.fingerprint:
         raise InputError("init.fingerprint is given without init.path, and there is no checkpoint yet: say where those weights are")
-    state = program.init(output_bias(config, store))
+    state = program.init(output_bias(config, mixture))
     if initial is None:
         return state
     print(initial.told(), flush=True)
@@ -155,7 +155,7 @@ class Run:
         devices = program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
-        self.entropy = unigram_entropy(feed.rows["valid"].split.piece_counts) if config.eval.every else None
+        self.entropy = unigram_entropy(sum(rows.split.piece_counts for rows in feed.valid.values())) if config.eval.every else None
         self.throughput = Throughput()
 
     def train(self, state) -> int:
@@ -197,17 +197,23 @@ class Run:
 
     def opening(self, start: int) -> str:
         """What a person wants to know before the first step."""
-        program, train = self.program, self.feed.rows["train"]
+        program, train = self.program, self.feed.train
         axes = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items())
         devices = program.mesh.devices
         return "\n".join([
             parameter_table(program.state.params, jax.tree.map(lambda leaf: leaf.sharding, program.state.params)),
             f"{devices.size} x {devices.flat[0].device_kind}, mesh {axes}, activations in {program.spec.dtype.name}",
-            f"{train.split.num_tokens:,} pieces in {train.num_rows:,} rows, {train.padding_fraction:.1%} padding; "
-            f"{self.config.total_steps * self.config.batch_size / train.num_rows:.1f} epochs",
+            *self.corpora(),
             f"resuming from the checkpoint of step {start:,}" if start
             else f"starting from {self.config.init.path}" if self.config.init.path else "starting afresh",
         ])
+
+    def corpora(self) -> list[str]:
+        """A line on each store."""
+        drawn = self.feed.rows_drawn(self.config.total_steps)
+        return [f"{'' if len(drawn) == 1 else name + ': '}{rows.split.num_tokens:,} pieces in {rows.num_rows:,} rows, "
+                f"{rows.padding_fraction:.1%} padding; {drawn[name] / rows.num_rows:.1f} epochs"
+                for name, rows in zip(self.feed.names, self.feed.train.parts)]
 
     def compiled(self, writer: MetricsWriter):
         """The train step, compiled before the clock of the first update starts."""
@@ -243,26 +249,35 @@ class Run:
             tokens_per_second, steps_per_second = self.throughput.rates()
             metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second,
                         "mfu": steps_per_second * self.program.flops_per_step / self.peak if self.peak else None}
+            if len(self.feed.names) > 1:
+                metrics |= {f"rows/{name}": rows for name, rows in self.feed.rows_drawn(step).items()}
             writer.write(step, metrics)
             writer.show(step, metrics)
             self.throughput.restart()
 
     def evaluate(self, writer: MetricsWriter, state, step: int) -> None:
-        """Loss and accuracy over the held-out rows, with the masks they always have."""
-        metrics = evaluate(self.program, state.params, self.feed.held_out(jax.process_index(), jax.process_count()))
+        """Loss and accuracy over the held-out rows, with the masks they always have; of several stores also of each."""
+        sums = {name: eval_sums(self.program, state.params, self.feed.held_out(name, jax.process_index(), jax.process_count()))
+                for name in self.feed.names}
+        metrics = eval_averages({key: sum(of_store[key] for of_store in sums.values()) for key in sums[self.feed.names[0]]})
         metrics["unigram_entropy"] = self.entropy
-        writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
+        each = {f"eval/{name}/{key}": value for name, of_store in sums.items() for key, value in eval_averages(of_store).items()}
+        writer.write(step, {f"eval/{name}": value for name, value in metrics.items()} | (each if len(sums) > 1 else {}))
         told = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count"))
         writer.tell(f"step {step:,} held-out text: {told}")
 
 
-def evaluate(program: Program, params, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, float]:
-    """{"mlm_loss", "mlm_accuracy", "mlm_count", ...} over all batches together: sums of losses by sums of counts."""
+def eval_sums(program: Program, params, batches: Iterator[dict[str, np.ndarray]]) -> dict[str, float]:
+    """{"mlm_sum", "mlm_correct", "mlm_count", ...} over all batches together."""
     totals = None
     for batch in batches:
         sums = program.eval_step(params, sharding.put_batch(program.mesh, batch))
         totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
-    totals = {name: float(value) for name, value in jax.device_get(totals).items()}
+    return {name: float(value) for name, value in jax.device_get(totals).items()}
+
+
+def eval_averages(totals: dict[str, float]) -> dict[str, float]:
+    """{"mlm_loss", "mlm_accuracy", "mlm_count", ...} of eval_sums: sums of losses by sums of counts."""
     counts = {name.removesuffix("_count"): max(value, 1.0) for name, value in totals.items() if name.endswith("_count")}
     return averages(totals, counts) | {f"{name}_count": totals[f"{name}_count"] for name in counts}
 

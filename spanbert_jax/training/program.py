@@ -65,5 +65,7 @@ def batch_shapes(config, mesh: Mesh, slots: int) -> dict[str, jax.ShapeDtypeStru
     shapes = dict.fromkeys(("tokens", "segments", "positions", "token_types"), (rows, length))
     shapes |= dict.fromkeys(("mlm_positions", "mlm_targets", "mlm_weights", "sbo_left", "sbo_right", "sbo_offset", "sbo_targets",
                              "sbo_weights"), (rows, slots))
+    if config.data.blocks == "pair":
+        shapes |= dict.fromkeys(("nsp_targets", "nsp_weights"), (rows, 1))
     return {name: jax.ShapeDtypeStruct(shape, jnp.float32 if name.endswith("weights") else jnp.int32, sharding=sharding.batch_sharding(mesh))
             for name, shape in shapes.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from spanbert_jax.data.tokenizer import EMBEDDED, Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.training.checkpoint import Checkpoints
@@ -23,9 +23,7 @@ def restore_run(workdir: Path, step: int | None = None) -> tuple[Any, Tokenizer,
     config, step = read_config(workdir), resolve_step(workdir, step)
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     try:
-        tokenizer = tokenizer_of(config, workdir)
-        if tokenizer.fingerprint != checkpoints.record(step)["vocabulary"]:
-            raise InputError(f"{workdir}/vocab.txt is not the vocabulary that the run was trained with: put that one back")
+        tokenizer = tokenizer_of(workdir, checkpoints.record(step)["vocabulary"])
         device = jax.local_devices()[0]
         params = jax.device_put(checkpoints.read(step, "params"), device)
     finally:
@@ -52,9 +50,14 @@ def resolve_step(workdir: Path, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def tokenizer_of(config, workdir: Path) -> Tokenizer:
-    """The run's tokenizer, from its own copy of the vocabulary."""
-    lowercase = config.data.lowercase
-    if lowercase == "auto" and config.data.vocab in EMBEDDED:
-        lowercase = "yes" if EMBEDDED[config.data.vocab] else "no"
-    return load_tokenizer(str(workdir / "vocab.txt"), lowercase)
+def tokenizer_of(workdir: Path, fingerprint: str) -> Tokenizer:
+    """The run's tokenizer, from its own copy of the vocabulary; the fingerprint tells its casing too.
+
+    Raises:
+      InputError: the vocabulary there is another one.
+    """
+    for lowercase in ("no", "yes"):
+        tokenizer = load_tokenizer(str(workdir / "vocab.txt"), lowercase)
+        if tokenizer.fingerprint == fingerprint:
+            return tokenizer
+    raise InputError(f"{workdir}/vocab.txt is not the vocabulary that the run was trained with: put that one back")

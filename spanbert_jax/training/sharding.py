@@ -29,9 +29,10 @@ RULES = (
     (r"encoder/layers/mlp/output/kernel", P(None, "tensor", "fsdp")),             # [layers, F, D]
     (r"encoder/layers/(attention|mlp)/output/bias", P()),                         # [layers, D]
     (r"(encoder/embeddings/norm|encoder/layers/(attention|mlp)/norm|mlm/norm|sbo/norm[12])/(scale|bias)", P()),
-    (r"(mlm/transform|sbo/linear[12])/kernel", P(None, "fsdp")),                  # [D or 2D + P, D]
-    (r"(mlm/transform|sbo/linear[12])/bias", P()),                                # [D]
+    (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/kernel", P(None, "fsdp")),       # [D or 2D + P, D]
+    (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/bias", P()),                     # [D]
     (r"sbo/positions", P()),                                                      # [T, P]
+    (r"nsp/output/kernel|nsp/output/bias", P()),                                  # [D, 2], [2]
     (r"(mlm|sbo)/bias", P("tensor")),                                             # [V]
 )
 

@@ -26,7 +26,7 @@ def check_workdir(workdir: Path, config) -> None:
     if not workdir.exists() or not any(workdir.iterdir()):
         return
     if not (workdir / CONFIG_FILE).exists():
-        if {entry.name for entry in workdir.iterdir()} <= {"store", LOCK_FILE, f".{CONFIG_FILE}"}:
+        if {entry.name for entry in workdir.iterdir()} <= {"store", "store.partial", LOCK_FILE, f".{CONFIG_FILE}"}:
             return  # a store prepared for it, or what a process left that was killed before it began
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
     changed = config_lib.differences(read_config(workdir), config)

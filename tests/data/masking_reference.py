@@ -1,7 +1,8 @@
 """The masking law in plain Python, one block and one piece at a time (reference sections 1.2 to 1.4): slow, and meant to be read.
 
 Where chance decides, it asks a `draws` object, so the same law can be fed the original's random numbers or the library's:
-    draws.candidates(length) -> iterator of (anchor, words): anchors in 0..length-1, spans of so many words; words 0: the anchor alone
+    draws.candidates(length) -> iterator of (anchor, words): anchors in 0..length-1, spans of so many words; words 0: the anchor alone; instead
+        of words also (first, last) of a tagged run, and for anchor None, which is never rejected
     draws.fate(position) -> number in [0, 1): below mask_fraction [MASK], then random pieces, then kept
     draws.piece(position) -> random replacement piece
 """
@@ -20,7 +21,7 @@ def place(starts_word, rate, candidates):
         anchor, words = next(candidates)
         if anchor in masked:
             continue
-        for piece in span(starts_word, anchor, words):
+        for piece in range(words[0], words[1] + 1) if isinstance(words, tuple) else span(starts_word, anchor, words):
             if len(masked) < budget:
                 masked.add(piece)
     return masked
@@ -101,7 +102,10 @@ def threefry(key, counter):
 class CounterDraws:
     """The draws of block `block` at `start` of a row, as spanbert_jax/data/masking.py makes them."""
 
-    def __init__(self, key, block, start, settings, piece_counts):
+    def __init__(self, key, block, start, settings, piece_counts, tags):
+        kinds = [{"named_entity": "entities", "noun_phrase": "phrases", "pmi": "ngrams"}.get(name) for name in settings.schemes]
+        kinds = list(dict.fromkeys(kind for kind in kinds if kind))
+        self.runs = {kind: merge([piece for piece, tag in enumerate(tags) if tag >> bit & 1]) for bit, kind in enumerate(kinds)}
         self.key, self.block, self.start, self.settings, self.upto = key, block, start, settings, np.cumsum(piece_counts)
         odds = np.cumsum([(1 - settings.geometric_p) ** length for length in range(settings.max_span - settings.min_span + 1)])
         self.cuts = [round(odd / odds[-1] * 2**32) for odd in odds[:-1]]
@@ -115,8 +119,19 @@ class CounterDraws:
         scheme, number = self.scheme(), 0
         while True:
             bits = threefry(self.key, (number, 1 + 4 * self.block))
-            yield bits[0] * length >> 32, self.words(scheme, bits[1])
+            yield self.candidate(scheme, bits, length)
             number += 1
+
+    def candidate(self, scheme, bits, length):
+        anchor = bits[0] * length >> 32
+        if scheme in ("named_entity", "noun_phrase"):
+            runs = self.runs["entities" if scheme == "named_entity" else "phrases"]
+            if runs and bits[1] < round(self.settings.tagged_fraction * 2**32):
+                return None, runs[bits[0] * len(runs) >> 32]
+            return anchor, 1
+        if scheme == "pmi":
+            return anchor, next((run for run in self.runs["ngrams"] if run[0] <= anchor <= run[1]), 1)
+        return anchor, self.words(scheme, bits[1])
 
     def words(self, scheme, bits):
         settings = self.settings
@@ -132,13 +147,13 @@ class CounterDraws:
         return int(np.nonzero(self.upto > place)[0][0])
 
 
-def mask_row(tokens, blocks, key, settings, slots, starts_word, piece_counts, mask_id):
-    """What masking.mask gives for one row, as a dict of lists. blocks: (start, length) pairs."""
+def mask_row(tokens, tags, blocks, key, settings, slots, starts_word, piece_counts, mask_id):
+    """What masking.mask gives for one row, as a dict of lists. tags: a number a piece, bits as masking.mask wants them. blocks: (start, length)."""
     out = {name: [] for name in ("mlm_positions", "mlm_targets", "sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")}
     out["tokens"] = list(tokens)
     for number, (start, length) in enumerate(blocks):
         sentence = [int(token) for token in tokens[start:start + length]]
-        draws = CounterDraws(key, number, start, settings, piece_counts)
+        draws = CounterDraws(key, number, start, settings, piece_counts, tags[start:start + length])
         starts = [bool(starts_word[token]) for token in sentence]
         spans = merge(place(starts, settings.rate, draws.candidates(length)))
         shown = replace(sentence, spans, settings.replacement, settings.mask_fraction, settings.random_fraction, mask_id, draws)

@@ -32,20 +32,31 @@ def text(numbers, length, single=False):
     return pieces
 
 
+def tags(numbers, length):
+    """Numbers with two bits, each set in runs of 1 to 4 pieces, a few of them in a block; none in some blocks."""
+    bits = np.zeros((2, length), np.int64)
+    for kind in bits:
+        for first in numbers.integers(0, length, int(numbers.integers(0, 2 + length // 20))):
+            kind[first:first + numbers.integers(1, 5)] = 1
+    return bits[0] + 2 * bits[1]
+
+
 class Rows:
     """Rows of blocks of the given lengths: blocks[r] are the lengths in row r. Kept in memory, with the interface of blocks.Rows."""
 
     def __init__(self, seq_len, blocks, seed=0, single=False):
-        numbers = np.random.default_rng(seed)
+        numbers, more_numbers = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         most = max(len(lengths) for lengths in blocks)
         self.num_rows = len(blocks)
         self.fields = {name: np.zeros((len(blocks), seq_len), np.int32) for name in ("tokens", "segments", "positions", "token_types")}
         self.fields |= {name: np.zeros((len(blocks), most), np.int32) for name in ("block_start", "block_length")}
+        self.fields["tags"] = np.zeros((len(blocks), seq_len), np.int32)
         for row, lengths in enumerate(blocks):
             at = 0
             for number, length in enumerate(lengths):
                 where = row, slice(at, at + length + 2)
                 self.fields["tokens"][where] = [CLS, *text(numbers, length, single), SEP]
+                self.fields["tags"][row, at + 1:at + length + 1] = tags(more_numbers, length)
                 self.fields["segments"][where] = number + 1
                 self.fields["positions"][where] = np.arange(length + 2)
                 self.fields["block_start"][row, number] = at + 1

@@ -4,7 +4,7 @@ import hashlib
 import importlib.resources
 import lzma
 
-from spanbert_jax.data.corpus import read_documents
+from spanbert_jax.data.sources.embedded import embedded_documents
 from spanbert_jax.data.tokenizer import SPECIAL_PIECES, load_tokenizer
 
 ASSETS = importlib.resources.files("spanbert_jax.data") / "assets"
@@ -38,7 +38,7 @@ def test_corpus_is_what_the_notice_says():
     texts = {split: lzma.decompress((ASSETS / "corpus" / f"{split}.txt.xz").read_bytes()) for split in ("train", "valid")}
     assert len(texts["train"]) == 3_123_576 + 1 + 1_273_792  # two files and the blank line between them
     assert len(texts["valid"]) == 406_782
-    train, valid = (list(read_documents("embedded", split, 0.5)) for split in ("train", "valid"))
+    train, valid = (list(embedded_documents(split)) for split in ("train", "valid"))
     assert len(train) + len(valid) == 254
     assert not {tuple(document) for document in train} & {tuple(document) for document in valid}
 
@@ -56,5 +56,5 @@ def test_vocabularies():
 
 def test_tiny_knows_every_letter_of_its_corpus():
     tiny = load_tokenizer("tiny", "auto")
-    for document in read_documents("embedded", "train", 0.5):
+    for document in embedded_documents("train"):
         assert not any(tiny.unk_id in ids for ids in tiny.encode(document))

@@ -11,13 +11,13 @@ import pytest
 import synthetic
 import tensorflow as tf
 
-from spanbert_jax.data import masking
+from spanbert_jax.data import masking, schemes
 from spanbert_jax.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "configs"))
 import base  # noqa: E402
 
-SETTINGS = masking.settings_from_config(base.get_config())
+SETTINGS = schemes.settings_from_config(base.get_config())
 GOLDEN = json.loads((synthetic.GOLDENS / "golden_masking.json").read_text())
 STATISTICS = json.loads((synthetic.GOLDENS / "original_masking_stats.json").read_text())["runs"]
 
@@ -69,11 +69,16 @@ def test_reference_reproduces_the_original(case):
 # The tf ops against the reference. ------------------------------------------------------------------------------------------------------
 
 
+def slots_of(rows, settings):
+    length, most = rows.fields["tokens"].shape[1], rows.fields["block_start"].shape[1]
+    return masking.mask_slots(settings.rate, [(blocks, length - 2 * blocks) for blocks in range(1, most + 1)])
+
+
 def mask(rows, settings, epoch=3, seed=11, ids=None):
     """masking.mask of all rows (or those of `ids`) as numpy."""
     ids = np.arange(rows.num_rows) if ids is None else np.array(ids, np.int64)
     fields = {name: tf.constant(field) for name, field in rows.read(ids).items()}
-    slots = masking.mask_slots(fields["tokens"].shape[1], settings.rate, fields["block_start"].shape[1])
+    slots = slots_of(rows, settings)
     key = masking.row_key(seed, 0, tf.fill(ids.shape, np.int64(epoch)), tf.constant(ids))
     counts_upto = np.cumsum(synthetic.piece_counts())
     out = masking.mask(fields, key, settings, slots, synthetic.Tokenizer.starts_word, counts_upto, synthetic.MASK)
@@ -81,13 +86,13 @@ def mask(rows, settings, epoch=3, seed=11, ids=None):
 
 
 def reference(rows, settings, epoch=3, seed=11):
-    slots = masking.mask_slots(rows.fields["tokens"].shape[1], settings.rate, rows.fields["block_start"].shape[1])
+    slots = slots_of(rows, settings)
     out = []
     for row in range(rows.num_rows):
         key = masking_reference.threefry(masking_reference.threefry((seed, 0), (epoch, 0)), (row, 0))
         fields = {name: field[row] for name, field in rows.fields.items()}
         blocks = [(start, length) for start, length in zip(fields["block_start"].tolist(), fields["block_length"].tolist()) if length]
-        out.append(masking_reference.mask_row(fields["tokens"].tolist(), blocks, key, settings, slots, synthetic.Tokenizer.starts_word,
+        out.append(masking_reference.mask_row(fields["tokens"].tolist(), fields["tags"].tolist(), blocks, key, settings, slots, synthetic.Tokenizer.starts_word,
                                               synthetic.piece_counts(), synthetic.MASK))
     return {name: np.array([row[name] for row in out]) for name in out[0]}
 
@@ -111,7 +116,10 @@ def change(**changes):
     change(schemes=("geometric_span", "subword", "whole_word", "fixed_span"), weights=(2.0, 1.0, 0.0, 3.0)),
     change(rate=0.4, min_span=2, max_span=5, geometric_p=0.5),
     change(rate=0.9),
-], ids=["paper", "internal", "whole_word", "fixed", "subword", "mixed", "rate40", "rate90"])
+    change(schemes=("named_entity",)),
+    change(schemes=("pmi",)),
+    change(schemes=("noun_phrase", "geometric_span", "pmi", "named_entity"), weights=(1.0,) * 4, tagged_fraction=0.9),
+], ids=["paper", "internal", "whole_word", "fixed", "subword", "mixed", "rate40", "rate90", "named_entity", "pmi", "tags_mixed"])
 @pytest.mark.parametrize("seq_len, most", [(512, 1), (512, 6), (64, 1), (64, 9), (3, 1)])
 def test_ops_equal_the_reference(settings, seq_len, most):
     numbers = np.random.default_rng(seq_len + most)
@@ -132,6 +140,24 @@ def test_blocks_that_begin_inside_a_word_and_words_longer_than_a_block():
     rows.fields["tokens"][0, 1:10] = 1500  # the first block begins with continuation pieces
     rows.fields["tokens"][1, 1:61] = 1600  # and this one is all one word
     assert_same(mask(rows, SETTINGS), reference(rows, SETTINGS))
+
+
+def test_tagged_runs_are_masked_whole_and_half_of_the_draws_take_one():
+    rows = synthetic.Rows(512, [[510]] * 200)
+    tagged = np.zeros((200, 512), bool)
+    for start in range(5, 500, 25):  # 20 runs of 3 pieces, an eighth of the text
+        tagged[:, start:start + 3] = True
+    rows.fields["tags"][:] = tagged
+    shares = {}
+    for fraction in (0.0, 0.5, 0.95):
+        out = mask(rows, change(schemes=("named_entity",), tagged_fraction=fraction))
+        masked = np.zeros((200, 512), bool)
+        np.put_along_axis(masked, out["mlm_positions"], out["mlm_weights"] > 0, 1)
+        assert (masked[:, 1:].sum(1) == 77).all()
+        runs = masked[tagged].reshape(200, 20, 3).sum(2)
+        shares[fraction] = np.mean(runs == 3)
+    # 77 pieces at 60 that are tagged: half of the draws first take every run at least once on average, and nearly all of them at 0.95
+    assert shares[0.0] < 0.1 < 0.7 < shares[0.5] < shares[0.95] and shares[0.95] > 0.95
 
 
 def test_rows_without_blocks_stay_as_they_are():
@@ -181,8 +207,10 @@ def most_masked(room, blocks, rate):
 def test_mask_slots_is_the_exact_bound(rate):
     for seq_len in (3, 4, 5, 9, 16, 21):
         for blocks in (1, 2, 3, 4):
-            assert masking.mask_slots(seq_len, rate, blocks) == most_masked(seq_len, blocks, rate), (seq_len, blocks)
-    assert masking.mask_slots(512, 0.15, 1) == 77  # reference 1.3.1
+            layouts = [(number, seq_len - 2 * number) for number in range(1, min(blocks, seq_len // 3) + 1)]
+            assert masking.mask_slots(rate, layouts) == most_masked(seq_len, blocks, rate), (seq_len, blocks)
+    assert masking.mask_slots(0.15, [(1, 510)]) == 77  # reference 1.3.1
+    assert masking.mask_slots(0.15, [(2, 509)]) == 78  # a pair rounds up twice
 
 
 # The original's statistics. -------------------------------------------------------------------------------------------------------------
@@ -299,9 +327,10 @@ def test_settings_refuse_what_cannot_be_masked():
         ("boundaries", "both", "masking.boundaries"),
         ("rate", 0.0, "masking.rate"),
         ("min_span", 11, "min_span <= max_span"),
+        ("tagged_fraction", 1.0, "masking.tagged_fraction"),
     ):
         config = base.get_config()
         with config.unlocked():
             config.masking[name] = value
         with pytest.raises(InputError, match=words):
-            masking.settings_from_config(config)
+            schemes.settings_from_config(config)

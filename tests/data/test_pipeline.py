@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 import synthetic
 import tensorflow as tf
-from test_masking import SETTINGS
+from test_masking import SETTINGS, slots_of
 
-from spanbert_jax.data import masking, pipeline
+from spanbert_jax.data import pipeline
+from spanbert_jax.data.order import Order
 from spanbert_jax.errors import InputError
 
 ROWS = synthetic.Rows(64, synthetic.random_blocks(np.random.default_rng(0), 50, 64, 3))
-MASKER = pipeline.Masker(SETTINGS, synthetic.Tokenizer, synthetic.piece_counts())
+SLOTS = slots_of(ROWS, SETTINGS)
+ORDER = Order([ROWS.num_rows], [1.0], 0)
+MASKER = pipeline.Masker(SETTINGS, SLOTS, synthetic.Tokenizer, synthetic.piece_counts())
 SHAPES = {name: "L" for name in ("tokens", "segments", "positions", "token_types")}
 SHAPES |= {name: "M" for name in ("mlm_positions", "mlm_targets", "mlm_weights")}
 SHAPES |= {name: "M" for name in ("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")}
 
 
 def train(steps, rows=ROWS, batch_size=8, seed=7, start_step=0, host=0, hosts=1, threads=2):
+    order = Order([rows.num_rows], [1.0], seed)
     batches = pipeline.make_batches(
-        rows, MASKER, batch_size=batch_size, seed=seed, start_step=start_step, host=host, hosts=hosts, threads=threads)
+        rows, order, MASKER, batch_size=batch_size, start_step=start_step, host=host, hosts=hosts, threads=threads)
     return join(itertools.islice(batches, steps))
 
 
@@ -66,7 +70,7 @@ def assert_same(ours, theirs):
 
 
 def test_batches_have_the_shapes_and_types_of_the_contract():
-    sizes = {"L": 64, "M": masking.mask_slots(64, SETTINGS.rate, 3)}
+    sizes = {"L": 64, "M": SLOTS}
     batch = train(1)
     assert {name: field.shape[2:] for name, field in batch.items()} == {name: (sizes[size],) for name, size in SHAPES.items()}
     assert {name: field.dtype for name, field in batch.items()} == {name: np.float32 if "weights" in name else np.int32 for name in SHAPES}
@@ -122,21 +126,6 @@ def test_every_row_once_an_epoch_in_a_new_order_with_new_masks():
     assert row_numbers(train(1, batch_size=50, seed=8)) != numbers[0].tolist()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000, 1 << 16])
-def test_orders_are_permutations_that_look_random(size):
-    epochs = 20
-    places = tf.range(size, dtype=tf.int64)
-    orders = [pipeline.permute(places, size, 3, tf.fill([size], np.int64(epoch))).numpy() for epoch in range(epochs)]
-    assert all((np.sort(order) == np.arange(size)).all() for order in orders)
-    if size >= 64:
-        rank = np.arange(size)
-        bound = 4.5 / np.sqrt(size)  # a correlation of two random orders has standard deviation 1 / sqrt(size)
-        for order, following in itertools.pairwise(orders):
-            assert abs(np.corrcoef(order, rank)[0, 1]) < bound
-            assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < bound
-            assert abs(np.corrcoef(order, following)[0, 1]) < bound
-
-
 def test_evaluation_is_in_order_and_the_same_for_ever():
     whole = evaluate()
     assert_same(evaluate(), whole)
@@ -162,7 +151,7 @@ def test_training_and_evaluation_masks_differ():
 
 
 def test_closed_batches_end():
-    batches = pipeline.make_batches(ROWS, MASKER, batch_size=8, seed=0, start_step=0, host=0, hosts=1, threads=2)
+    batches = pipeline.make_batches(ROWS, ORDER, MASKER, batch_size=8, start_step=0, host=0, hosts=1, threads=2)
     next(batches)
     batches.close()
     assert list(batches) == []
@@ -176,7 +165,7 @@ class Slow(test_pipeline.synthetic.Rows):
         time.sleep(0.05)
         return super().read(ids)
 batches = test_pipeline.pipeline.make_batches(
-    Slow(64, [[60]] * 9), test_pipeline.MASKER, batch_size=8, seed=0, start_step=0, host=0, hosts=1, threads=2)
+    Slow(64, [[60]] * 9), test_pipeline.Order([9], [1.0], 0), test_pipeline.MASKER, batch_size=8, start_step=0, host=0, hosts=1, threads=2)
 next(batches)
 """
     here = Path(__file__).parent

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from spanbert_jax.data.batches import Feed
+from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.show import FATES, batch_to_show, show_batch, spans_of
 from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
@@ -24,6 +25,8 @@ def batch_of(tokens, segments, targets, sbo):
     """A batch of one row. targets: {position: original}; sbo: {position: (left, right, offset)}."""
     slots = len(targets) + 2
     batch = {"tokens": np.array([tokens], np.int32), "segments": np.array([segments], np.int32)}
+    batch["positions"] = np.array([[segments[:place].count(segment) * (segment > 0) for place, segment in enumerate(segments)]], np.int32)
+    batch["token_types"] = np.zeros_like(batch["tokens"])
     batch |= {f"{kind}_weights": np.zeros((1, slots), np.float32) for kind in ("mlm", "sbo")}
     batch |= {name: np.zeros((1, slots), np.int32) for name in ("mlm_positions", "mlm_targets", "sbo_left", "sbo_right", "sbo_offset")}
     for slot, (position, original) in enumerate(targets.items()):
@@ -63,6 +66,16 @@ def test_the_text_of_a_row_by_hand():
     assert f"row 0: {summary}" in lines and f"all 1 rows: {summary}" in lines
 
 
+def test_a_pair_tells_where_its_second_segment_is_from():
+    batch = batch_of([CLS, THE, MASK, SEP, WE, SAT, DOT, SEP, PAD], [1] * 8 + [0], {2: CAT}, {})
+    batch["token_types"][0, 4:8] = 1
+    for label, where in ((1, "from elsewhere"), (0, "what follows A")):
+        batch["nsp_targets"] = np.array([[label]], np.int32)
+        text = printed(batch, WORDS, 1)
+        assert f"row 0, block 1 (segment 1): places 0 to 7, 5 pieces, 1 masked; a pair, B ({where}) from place 4 on" in text
+        assert "1 of 5 pieces masked" in text
+
+
 def test_a_span_that_cuts_a_word_shows_it():
     batch = batch_of([CLS, THE, MASK, S, SAT, SEP], [1] * 6, {2: CAT}, {2: (1, 3, 0)})
     assert "[CLS] the {1 cat => [MASK]} ##s sat [SEP]" in printed(batch, WORDS, 1)
@@ -97,9 +110,9 @@ def test_as_many_rows_as_asked_and_there_are(store):
 @pytest.mark.parametrize("replacement", ["span", "piece"])
 def test_spans_give_the_original_text_back(store, boundaries, replacement):
     config = small_config(masking__boundaries=boundaries, masking__replacement=replacement, masking__max_targets=4, eval__batch_size=64)
-    feed = Feed(config, store, TINY)
-    batch = next(feed.held_out())
-    original = feed.rows["valid"].read(np.arange(len(batch["tokens"])))["tokens"]
+    feed = Feed(config, Mixture([store]), TINY)
+    batch = next(feed.held_out(feed.names[0]))
+    original = feed.valid[feed.names[0]].read(np.arange(len(batch["tokens"])))["tokens"]
     seen_fates, without_sbo = set(), 0
     for row, tokens in enumerate(batch["tokens"]):
         spans, restored, covered = spans_of(batch, row, TINY.mask_id), tokens.copy(), np.zeros(len(tokens), bool)
@@ -125,7 +138,7 @@ def test_spans_give_the_original_text_back(store, boundaries, replacement):
 
 def test_the_batch_is_the_one_that_training_sees(store, tmp_path):
     config = small_config()
-    expected = next(Feed(config, store, TINY).training(7))
+    expected = next(Feed(config, Mixture([store]), TINY).training(7))
     (tmp_path / "store").symlink_to(store.folder)
     for where in (dict(config=config, workdir=tmp_path), dict(config=small_config(data__store=str(store.folder)), workdir=None)):
         batch, _ = batch_to_show(split="train", step=7, tell=pytest.fail, **where)

@@ -1,13 +1,15 @@
 """The store gives back what was written, whole or not at all."""
 
+import concurrent.futures
 import json
 import os
 
 import numpy as np
 import pytest
 
-from spanbert_jax.data import store as store_module
-from spanbert_jax.data.store import open_store, token_dtype, write_store
+from spanbert_jax.data import shard as shard_module
+from spanbert_jax.data.shard import token_dtype
+from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
 from spanbert_jax.errors import InputError
 
@@ -28,8 +30,22 @@ def texts():
     return random_documents(0, 40)
 
 
-def make(folder, texts):
-    write_store(folder, TOKENIZER, {"train": texts, "valid": VALID})
+class Tagger:
+    """Tags as spanbert_jax/data/tagging.py gives them, of kinds that can be checked by eye: pieces that begin with c, and long ones."""
+
+    kinds = ("c", "long")
+
+    def describe(self):
+        return {kind: {"of": "test"} for kind in self.kinds}
+
+    def tags(self, sentences, offsets):
+        pieces = [[sentence[start:end] for start, end in spans] for sentence, spans in zip(sentences, offsets, strict=True)]
+        marks = {"c": lambda piece: piece[0] == "c", "long": lambda piece: len(piece) > 2}
+        return {kind: [np.array([mark(piece) for piece in line], np.bool_) for line in pieces] for kind, mark in marks.items()}
+
+
+def make(folder, texts, **options):
+    write_store(folder, TOKENIZER, {"train": texts, "valid": VALID}, **options)
     return open_store(folder)
 
 
@@ -40,12 +56,11 @@ def sentences_of(split):
     return [read[low:high] for low, high in zip(documents[:-1], documents[1:], strict=True)]
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 300, 1 << 28])
+@pytest.mark.parametrize("shard_documents", [1, 7, 1 << 20])
 @pytest.mark.parametrize("chunk_characters", [1, 500, 1 << 20])
-def test_everything_comes_back(shard_tokens, chunk_characters, texts, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "SHARD_TOKENS", shard_tokens)
-    monkeypatch.setattr(store_module, "CHUNK_CHARACTERS", chunk_characters)
-    split = make(tmp_path / "store", texts).split("train")
+def test_everything_comes_back(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_module, "CHUNK_CHARACTERS", chunk_characters)
+    split = make(tmp_path / "store", texts, shard_documents=shard_documents).split("train")
     expected = [TOKENIZER.encode(document) for document in texts]
     assert sentences_of(split) == expected
     pieces = [i for document in expected for sentence in document for i in sentence]
@@ -54,7 +69,31 @@ def test_everything_comes_back(shard_tokens, chunk_characters, texts, tmp_path, 
     assert (split.num_tokens, split.num_sentences, split.num_documents) == (len(pieces), sum(map(len, expected)), len(expected))
     assert split.piece_counts.tolist() == np.bincount(pieces, minlength=TOKENIZER.vocab_size).tolist()
     assert split.sentence_offsets().dtype == split.document_offsets().dtype == split.piece_counts.dtype == np.int64
-    assert (len(split.store.index["splits"]["train"]["shards"]) > 1) == (shard_tokens < len(pieces))
+    assert len(split.store.index["splits"]["train"]["shards"]) == -(-len(texts) // shard_documents)
+
+
+@pytest.mark.parametrize("shard_documents", [1, 7, 1 << 20])
+@pytest.mark.parametrize("chunk_characters", [1, 200, 1 << 20])
+def test_tags_come_back(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
+    """A bit a piece, wherever bytes, chunks and shards end."""
+    monkeypatch.setattr(shard_module, "CHUNK_CHARACTERS", chunk_characters)
+    split = make(tmp_path / "store", [[EMPTY], *texts], shard_documents=shard_documents, tagger=Tagger()).split("train")
+    pieces = [TOKENIZER.pieces[i] for i in split.read(0, split.num_tokens)]
+    expected = {"c": np.array([piece[0] == "c" for piece in pieces]),
+                "long": np.array([len(piece.removeprefix("##")) > 2 for piece in pieces])}
+    assert split.tag_kinds == ("c", "long")
+    assert split.store.index["tags"] == Tagger().describe()
+    for kind, bits in expected.items():
+        assert 0 < bits.sum() < bits.size
+        for start, count in ((0, len(pieces)), (3, 11), (8, 8), (5, 0), (len(pieces) - 1, 1), (17, 600)):
+            read = split.tags(kind, start, count)
+            assert read.dtype == np.bool_ and read.tolist() == bits[start:start + count].tolist()
+    with pytest.raises(IndexError):
+        split.tags("c", 0, len(pieces) + 1)
+    file = next(split.store.folder.glob("train-*.long"))
+    file.write_bytes(file.read_bytes() + b"!")
+    with pytest.raises(InputError, match="long has .* bytes instead of"):
+        split.store.split("train")
 
 
 def test_text_without_pieces_leaves_no_trace(tmp_path):
@@ -94,7 +133,8 @@ def test_tokenizer_travels_with_the_store(texts, tmp_path):
 def test_fingerprint_is_of_the_content(texts, tmp_path):
     prints = [make(tmp_path / str(i), content).fingerprint for i, content in enumerate((texts, texts, texts[1:], texts[::-1]))]
     assert prints[0] == prints[1]
-    assert len(set(prints)) == 3
+    prints.append(make(tmp_path / "tagged", texts, tagger=Tagger()).fingerprint)
+    assert len(set(prints)) == 4
 
 
 def test_failure_leaves_nothing_behind(tmp_path):
@@ -151,10 +191,64 @@ def test_refuses_damaged_stores(texts, tmp_path):
         store.split("valid")
     index = store.folder / "index.json"
     later = json.dumps(store.index | {"format": 99})
-    for text in (later, "{", "[]", '{"format": 1}'):
+    for text in (later, "{", "[]", '{"format": 2}'):
         index.write_text(text)
         with pytest.raises(InputError, match="format 99" if text == later else "damaged"):
             open_store(store.folder)
     index.unlink()
     with pytest.raises(InputError, match="no index.json"):
         open_store(store.folder)
+
+
+@pytest.fixture
+def remote(texts, tmp_path, monkeypatch):
+    """(store as it was made, its URL); what comes to this machine goes to tmp_path / "cache"."""
+    pytest.importorskip("fsspec", reason="needs fsspec")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = make(tmp_path / "store", texts, shard_documents=10, tagger=Tagger())
+    return store, f"file://{store.folder}"
+
+
+def test_a_remote_store_is_read_as_a_local_one(remote, texts, tmp_path):
+    local, url = remote
+    store = open_store(url)
+    assert store.fingerprint == local.fingerprint
+    assert store.tokenizer().fingerprint == TOKENIZER.fingerprint
+    split = store.split("train")
+    before = {path.name for path in store.folder.iterdir()}
+    assert before == {"vocab.txt"}  # only what was used is here
+    split.read(0, 3)
+    assert {path.name for path in store.folder.iterdir()} - before == {"train-00000.tokens"}
+    split.tags("c", split.num_tokens - 3, 3)
+    assert (store.folder / "train-00003.c").exists() and not (store.folder / "train-00003.tokens").exists()
+    assert sentences_of(split) == [TOKENIZER.encode(document) for document in texts]
+    assert split.piece_counts.tolist() == local.split("train").piece_counts.tolist()
+    assert not [path for path in store.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_remote_stores_that_are_damaged_or_changed(remote, texts, tmp_path):
+    local, url = remote
+    file = local.folder / "train-00001.tokens"
+    file.write_bytes(file.read_bytes()[:-2])
+    split = open_store(url).split("train")
+    for _ in range(2):  # what is wrong is not kept
+        with pytest.raises(InputError, match="train-00001.tokens has .* bytes instead of"):
+            split.read(0, split.num_tokens)
+    file.unlink()
+    with pytest.raises(InputError, match="train-00001.tokens"):
+        split.read(0, split.num_tokens)
+    (local.folder / "index.json").unlink()
+    with pytest.raises(InputError, match="index.json"):
+        open_store(url)
+    make(tmp_path / "other", texts[1:])
+    (tmp_path / "store").rename(tmp_path / "old")
+    (tmp_path / "other").rename(tmp_path / "store")
+    changed = open_store(url).split("train")
+    assert sentences_of(changed) == [TOKENIZER.encode(document) for document in texts[1:]]
+
+
+def test_many_may_fetch_at_once(remote):
+    local, url = remote
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        reads = list(threads.map(lambda _: open_store(url).split("train").read(0, 100).tolist(), range(8)))
+    assert all(read == local.split("train").read(0, 100).tolist() for read in reads)

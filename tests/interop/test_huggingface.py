@@ -12,7 +12,7 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop import huggingface
-from spanbert_jax.interop.huggingface import export_huggingface, model_fields
+from spanbert_jax.interop.huggingface import export_huggingface, model_fields, usage
 from spanbert_jax.interop.model_card import model_card
 from spanbert_jax.interop.weights import load_weights, to_params
 from tests.interop.models import MODEL, assert_same, random_params, shapes_of, small_config, spec_of, tokenizer_of
@@ -128,12 +128,14 @@ def test_a_config_without_a_size_is_refused():
 def test_the_card_tells_config_data_and_metrics():
     splits = {"train": {"num_tokens": 1234567, "num_documents": 89}}
     lines = [{"step": 30, "loss": 1.25, "mfu": None}, {"step": 20, "eval/mlm_loss": 2.5}]
-    card = model_card(CONFIG, SHAPES, TOKENIZER, 30, splits, lines)
+    use = usage(SHAPES, CONFIG, TOKENIZER)
+    card = model_card(CONFIG, SHAPES, TOKENIZER, 30, splits, lines, "transformers", use)
+    assert "library_name: transformers\n" in card and use in card
     assert f"{sum(int(np.prod(shape)) for shape in SHAPES.values()):,} parameters" in card
     assert "train: 1,234,567 word pieces in 89 documents" in card and "cased word pieces" in card and "uncased" not in card
     assert "| loss | 30 | 1.25 |" in card and "| eval/mlm_loss | 20 | 2.5 |" in card and "mfu" not in card
     told = json.loads(card.split("```json\n")[1].split("```")[0])
     assert config_lib.from_json(json.dumps(told)) == CONFIG.copy_and_resolve_references().lock()
     assert "just before and just after" in card
-    without = model_card(CONFIG, {path: shape for path, shape in SHAPES.items() if path.startswith("encoder/")}, TOKENIZER, 30, None, [])
+    without = usage({path: shape for path, shape in SHAPES.items() if path.startswith("encoder/")}, CONFIG, TOKENIZER)
     assert "sbo_head" not in without

@@ -1,5 +1,6 @@
 """The table of names: the original's keys and shapes, and round trips bit for bit."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from configs import spanbert
 from spanbert_jax.interop.names import TABLE, in_original_style, normalised, their_shapes, to_ours, to_theirs
-from spanbert_jax.interop.weights import to_params
+from spanbert_jax.interop.weights import DUPLICATES, to_params
 from spanbert_jax.model.spec import model_spec
 from tests.interop.models import assert_same, random_params, shapes_of, small_config, spec_of
 
@@ -17,7 +18,7 @@ from tests.interop.models import assert_same, random_params, shapes_of, small_co
 ORIGINAL = json.loads((Path(__file__).parents[1] / "goldens" / "orig_state_dict_keys.json").read_text())
 CASED_PIECES = 28996
 
-SHAPES = shapes_of(spec_of(small_config()))
+SHAPES = shapes_of(dataclasses.replace(spec_of(small_config()), nsp=True))  # a model with every head
 PARAMS = random_params(SHAPES)
 
 
@@ -29,6 +30,8 @@ def test_keys_and_shapes_are_the_originals(variant, original):
     shapes = shapes_of(model_spec(spanbert.get_config(variant), CASED_PIECES, "cpu"))
     ours = {name: np.broadcast_to(np.float32(0), shape) for name, shape in their_shapes(shapes).items()}
     assert {name: array.shape for name, array in in_original_style(ours).items()} == expected
+    back = normalised({name: np.broadcast_to(np.float32(0), shape) for name, shape in expected.items()})
+    assert {name: array.shape for name, array in back.items() if name not in DUPLICATES} == their_shapes(shapes)
     number = {path: int(np.prod(shape)) for path, shape in shapes.items()}
     assert sum(number.values()) == golden["n_params"]
     assert sum(count for path, count in number.items() if path.startswith("encoder/")) == golden["n_params_encoder"]
@@ -65,8 +68,28 @@ def test_dialects_of_an_encoder(dialect):
         theirs = {name.removeprefix("decoder."): array for name, array in in_original_style(theirs).items()}
         assert "bert.embeddings.LayerNorm.gamma" in theirs
     params, missing = to_params(normalised(theirs), SHAPES)
-    assert missing == ["mlm", "sbo"]
+    assert missing == ["mlm", "nsp", "sbo"]
     assert_same(params, {path: array for path, array in PARAMS.items() if path.startswith("encoder/")})
+
+
+def test_the_next_sentence_head_has_berts_names():
+    theirs = to_theirs(PARAMS)
+    assert {name: array.shape for name, array in theirs.items() if "pooler" in name or "seq_relationship" in name} == {
+        "bert.pooler.dense.weight": (24, 24), "bert.pooler.dense.bias": (24,),
+        "cls.seq_relationship.weight": (2, 24), "cls.seq_relationship.bias": (2,)}
+    np.testing.assert_array_equal(theirs["cls.seq_relationship.weight"], PARAMS["nsp/output/kernel"].T)
+    assert {"decoder.bert.pooler.dense.weight", "decoder.cls.seq_relationship.bias"} <= in_original_style(theirs).keys()
+
+
+def test_a_model_without_that_head_drops_it_and_a_pooler_alone_is_none():
+    without = {path: shape for path, shape in SHAPES.items() if not path.startswith("nsp/")}
+    params, missing = to_params(to_theirs(PARAMS), without)
+    assert not missing
+    assert_same(params, {path: PARAMS[path] for path in without})
+    pooler = {name: array for name, array in to_theirs(PARAMS).items() if not name.startswith("cls.seq_relationship.")}
+    params, missing = to_params(pooler, SHAPES)
+    assert missing == ["nsp"]
+    assert_same(params, {path: PARAMS[path] for path in without})
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

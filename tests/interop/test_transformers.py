@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 torch = pytest.importorskip("torch", reason="compares with torch")
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
 
-from spanbert_jax.data.corpus import read_documents
+from spanbert_jax.data.sources.embedded import embedded_documents
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.interop.huggingface import export_huggingface, model_fields
 from spanbert_jax.interop.weights import load_weights, sizes, to_params
@@ -29,7 +29,7 @@ HOSTILE = ["Émile's café in ZÜRICH, naïve façade", "中文和English混合 
 
 @pytest.fixture(scope="module")
 def lines() -> list[str]:
-    documents = itertools.islice(read_documents("embedded", "valid", 0.0), 8)
+    documents = itertools.islice(embedded_documents("valid"), 8)
     return [line for document in documents for line in document][:400] + HOSTILE
 
 
@@ -60,9 +60,9 @@ def hidden_states(spec, params, batch) -> np.ndarray:
 
 
 def theirs(model, batch, field: str) -> np.ndarray:
-    tokens, mask = (torch.tensor(batch[name]).long() for name in ("tokens", "segments"))
+    tokens, mask, types = (torch.tensor(batch[name]).long() for name in ("tokens", "segments", "token_types"))
     with torch.no_grad():
-        return model.eval()(input_ids=tokens, attention_mask=mask)[field].numpy()
+        return model.eval()(input_ids=tokens, attention_mask=mask, token_type_ids=types)[field].numpy()
 
 
 def assert_close_on_text(ours, theirs, batch):
@@ -99,6 +99,26 @@ def test_mlm_logits_are_the_same(exported, lines):
     spec = dataclasses.replace(spec_of(config), sbo=False)
     logits = spanbert.apply(spec, unflatten_dict(params, sep="/"), batch)["mlm"]
     assert_close_on_text(np.asarray(logits), theirs(model, batch, "logits"), batch)
+
+
+def test_next_sentence_logits_are_the_same(lines, tmp_path):
+    config = small_config("cased")
+    spec = dataclasses.replace(spec_of(config), sbo=False, nsp=True)
+    params = random_params(shapes_of(spec))
+    export_huggingface(tmp_path / "hf", params, config, tokenizer_of(config), "")
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "hf").architectures == ["BertForPreTraining"]
+    batch = rows_of(tokenizer_of(config), lines[:12], 64)
+    batch["token_types"] = (batch["positions"] > 5).astype(np.int32)
+    expected = spanbert.apply(spec, unflatten_dict(params, sep="/"), batch)
+    model, info = transformers.BertForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert_close_on_text(np.asarray(expected["mlm"]), theirs(model, batch, "prediction_logits"), batch)
+    np.testing.assert_allclose(expected["nsp"][:, 0], theirs(model, batch, "seq_relationship_logits"), atol=1e-5, rtol=1e-5)
+    for auto, others in ((transformers.AutoModel, "cls."), (transformers.AutoModelForMaskedLM, ("bert.pooler.", "cls.seq_relationship."))):
+        _, info = auto.from_pretrained(tmp_path / "hf", output_loading_info=True)
+        assert not info["missing_keys"] and all(name.startswith(others) for name in info["unexpected_keys"])
+    again, missing = to_params(load_weights(tmp_path / "hf").weights, shapes_of(spec))
+    assert not missing and all(np.array_equal(again[path], params[path]) for path in params)
 
 
 def test_what_transformers_saves_comes_back(exported, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import itertools
 import json
 import pickle
 import shutil
@@ -185,6 +186,64 @@ def test_a_config_that_is_no_json(tmp_path):
         (tmp_path / "config.json").write_text(text, encoding="latin-1")
         with pytest.raises(InputError, match="config.json: "):
             load_weights(tmp_path)
+
+
+def write_shards(folder, kind: str) -> dict[str, str]:
+    """The weights in three files and their index; gives the index."""
+    folder.mkdir()
+    parts = [dict(itertools.islice(THEIRS.items(), number, None, 3)) for number in range(3)]
+    places = {}
+    for number, part in enumerate(parts, start=1):
+        name = f"{'model' if kind == 'safetensors' else 'pytorch_model'}-{number:05}-of-00003.{kind}"
+        if kind == "safetensors":
+            save_file(part, folder / name)
+        else:
+            zip_file(folder / name, *torch_bytes(part))
+        places |= dict.fromkeys(part, name)
+    return places
+
+
+def write_index(folder, places, name="model.safetensors.index.json"):
+    (folder / name).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return folder / name
+
+
+@pytest.mark.parametrize("kind, index", [("safetensors", "model.safetensors.index.json"), ("bin", "pytorch_model.bin.index.json")])
+def test_weights_in_several_files(kind, index, tmp_path):
+    path = write_index(tmp_path / "in", write_shards(tmp_path / "in", kind), index)
+    for source in (path.parent, path):
+        params, missing = to_params(load_weights(source).weights, SHAPES)
+        assert not missing
+        assert_same(params, PARAMS)
+
+
+def test_an_index_that_is_refused(tmp_path):
+    folder = tmp_path / "in"
+    places = write_shards(folder, "safetensors")
+
+    def fails(places, *words):
+        write_index(folder, places)
+        with pytest.raises(InputError) as caught:
+            load_weights(folder)
+        assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in (str(folder), *words)), str(caught.value)
+
+    some, other = next(iter(places)), "model-00002-of-00003.safetensors"
+    shutil.copy(folder / other, tmp_path / "outside.safetensors")
+    for path in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "..", "", "in/../x", "..\\x", "x\0y"):
+        fails(places | {some: path}, "index.json", "it may only name files beside it")
+    fails(places | {some: other}, "is not the file that model.safetensors.index.json was made for", some)
+    fails(places | {"bert.more": other}, other, "it lacks bert.more")
+    fails({name: place for name, place in places.items() if name != some}, places[some], f"it holds {some}")
+    for wrong in ({}, [], "x", None, {some: 3}, {some: None}):
+        fails(wrong, "no index of weights")
+    (folder / other).unlink()
+    fails(places, f"{other}: cannot read it (No such file")
+    save_file({}, folder / other)
+    (folder / other).write_bytes((folder / other).read_bytes()[:-1])
+    fails(places, f"{other}: not a whole file of safetensors")
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(InputError, match="cannot read it as JSON"):
+        load_weights(folder)
 
 
 def test_a_tensor_in_two_files(tmp_path):

@@ -12,7 +12,7 @@ TIED = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.w
 
 SPEC = ModelSpec(layers=3, width=32, heads=4, mlp_width=64, max_positions=40, sbo_position_width=200, dropout=0.1, attention_dropout=0.1,
                  init_std=0.02, norm_eps=1e-12, attention="xla", remat="none", scan_unroll=1, dtype=np.dtype("float32"), vocab_size=97,
-                 max_targets=7, sbo=True)
+                 max_targets=7, sbo=True, nsp=False)
 
 
 def tree_of(prefix: str, shapes: dict[str, tuple]) -> dict[str, np.ndarray]:

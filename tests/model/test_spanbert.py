@@ -16,7 +16,7 @@ from spanbert_jax.model.encoder import Encoder
 from tests.model import golden
 
 SPEC = golden.SPEC
-OBJECTIVES = ConfigDict(dict(mlm_weight=1.0, sbo_weight=1.0, sbo_count_offset=1))
+OBJECTIVES = ConfigDict(dict(mlm_weight=1.0, sbo_weight=1.0, nsp_weight=0.0, sbo_count_offset=1))
 SHAPES = {path: leaf.shape for path, leaf in
           flatten_dict(jax.eval_shape(lambda: spanbert.init_params(SPEC, jax.random.key(0))), sep="/").items()}
 

@@ -38,6 +38,14 @@ def one_device(store):
     return trajectory(store, *MESHES["one device"])
 
 
+PAIRS = dict(data__blocks="pair", data__max_blocks_per_row=1, objectives__nsp_weight=1.0, objectives__sbo_weight=0.0)
+
+
+@pytest.fixture(scope="module")
+def one_device_pairs(store):
+    return trajectory(store, *MESHES["one device"], **PAIRS)
+
+
 def assert_same(run, reference):
     np.testing.assert_allclose(run[0], reference[0], rtol=1e-5)
     np.testing.assert_allclose(run[1], reference[1], rtol=1e-4)
@@ -53,6 +61,11 @@ def test_meshes_agree(store, one_device, name):
 @pytest.mark.parametrize("name, accumulation", [("one device", 4), ("data=2,fsdp=4", 2), ("data=2,fsdp=2,tensor=2", 4)])
 def test_accumulation_agrees_dropout_and_all(store, one_device, name, accumulation):
     assert_same(trajectory(store, *MESHES[name], accumulation=accumulation), one_device)
+
+
+@pytest.mark.parametrize("name, accumulation", [("data=2,fsdp=2,tensor=2", 1), ("one device", 4)])
+def test_pairs_with_next_sentence_prediction_agree_too(store, one_device_pairs, name, accumulation):
+    assert_same(trajectory(store, *MESHES[name], accumulation=accumulation, **PAIRS), one_device_pairs)
 
 
 def test_the_loss_falls(one_device):

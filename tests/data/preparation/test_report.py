@@ -1,0 +1,94 @@
+"""What is told of a store is what is in it."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from spanbert_jax.data.blocks import BlockSettings
+from spanbert_jax.data.preparation import report as report_module
+from spanbert_jax.data.preparation.report import PACKINGS, read_report, show_report
+from spanbert_jax.data.rows import build_rows
+from spanbert_jax.data.sources import units as units_module
+from spanbert_jax.data.tokenizer import load_tokenizer
+from tests.data.preparation.settings_for_tests import made
+
+EMPTY = "\u200b\x07"  # not blank, and without a piece
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    monkeypatch.setattr(units_module, "SMALLEST", 1500)
+    draw = np.random.default_rng(0)
+    words = ["the", "cats", "sat", "on", "mats", ".", "\N{SNOWMAN}"]  # the last is in no embedded vocabulary
+    documents = ["\n".join(" ".join(draw.choice(words, draw.integers(1, 60))) for _ in range(draw.integers(1, 5))) for _ in range(60)]
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join([*documents, EMPTY, "mat", documents[7], documents[9]]), encoding="utf-8")
+    return path
+
+
+def shown(report) -> list[list[str]]:
+    """Cells of the report as it is printed."""
+    console = Console(file=io.StringIO(), width=250)
+    console.print(show_report(report, "folder"))
+    return [re.split(r"\s{2,}", line.strip()) for line in console.file.getvalue().splitlines()]
+
+
+def test_figures(text, tmp_path):
+    store = made(text, tmp_path / "store", dedup="exact", min_words=2, seq_len=64)
+    report, tokenizer = read_report(store), load_tokenizer("tiny", "auto")
+    assert report["documents_read"] == 64
+    assert report["documents_dropped"] == {"short": 2, "exact": 2, "near": 0, "empty": 0}  # EMPTY has fewer than two words
+    assert report["units"] > 4
+    cells = shown(report)
+    assert any("64 documents read, left out: 2 too short, 2 equal to an earlier one" in line for row in cells for line in row)
+    for name in ("train", "valid"):
+        split, told = store.split(name), report["splits"][name]
+        ids = split.read(0, split.num_tokens)
+        unknown = int((ids == tokenizer.unk_id).sum())
+        assert unknown / split.num_tokens > 0.05
+        expected = {"documents": split.num_documents, "sentences": split.num_sentences, "words": int(tokenizer.starts_word[ids].sum()),
+                    "pieces": split.num_tokens, "unknown_pieces": unknown}
+        assert {key: told[key] for key in expected} == expected
+        sentences = np.diff(split.sentence_offsets())
+        documents = np.diff(split.sentence_offsets()[split.document_offsets()])
+        for kind, lengths in (("sentence", sentences), ("document", documents)):
+            bins = told[f"{kind}_lengths_in_pieces"]
+            low = 0
+            for high, count in bins.items():
+                assert count == ((lengths > low) & (lengths <= int(high))).sum() or low == 0 and count == (lengths <= int(high)).sum()
+                low = int(high)
+            assert sum(bins.values()) == len(lengths)
+        assert [name, *(f"{told[key]:,}" for key in ("documents", "sentences", "words", "pieces")), f"{unknown / split.num_tokens:.3%}",
+                f"{told['tokens_per_epoch']:,}"] in cells
+        for blocks in PACKINGS:
+            rows = build_rows(split, BlockSettings(64, blocks, "document", "cut", 0.0, 0), tokenizer.starts_word, ())
+            assert told["rows_by_max_blocks_per_row"][str(blocks)] == rows.num_rows
+            assert told["padding_by_max_blocks_per_row"][str(blocks)] == pytest.approx(rows.padding_fraction, abs=1e-4)
+            assert told["tokens_per_epoch"] == round(rows.num_rows * 64 * (1 - rows.padding_fraction))
+    padding = report["splits"]["train"]["padding_by_max_blocks_per_row"]
+    assert padding["1"] > padding["8"] + 0.1
+
+
+def test_rows_of_large_splits_are_estimated(text, tmp_path, monkeypatch):
+    exact = read_report(made(text, tmp_path / "exact"))["splits"]["train"]
+    monkeypatch.setattr(report_module, "MEASURED_PIECES", 1500)
+    report = read_report(made(text, tmp_path / "about"))
+    about = report["splits"]["train"]
+    assert 1500 <= about["measured_pieces"] < exact["pieces"] == exact["measured_pieces"]
+    for key in ("tokens_per_epoch", "rows_by_max_blocks_per_row"):
+        one, other = (list(figures[key].values()) if isinstance(figures[key], dict) else [figures[key]] for figures in (exact, about))
+        assert one == pytest.approx(other, rel=0.2)
+    assert any("train rows (about)" in row for row in shown(report))
+
+
+def test_a_split_without_text_is_not_told_of(text, tmp_path):
+    report = read_report(made(text, tmp_path / "store", valid_fraction=0.0))
+    assert list(report["splits"]) == ["train"]
+    assert not any("valid" in cell for row in shown(report) for cell in row)
+
+
+def test_text_without_a_piece_is_counted(text, tmp_path):
+    assert read_report(made(text, tmp_path / "store"))["documents_dropped"] == {"short": 0, "exact": 0, "near": 0, "empty": 1}

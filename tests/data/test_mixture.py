@@ -1,0 +1,88 @@
+"""Several stores as one corpus: their rows, their shares, and what a feed of them gives."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from spanbert_jax.data.batches import Feed, open_corpus
+from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
+from spanbert_jax.data.store import open_store, write_store
+from spanbert_jax.errors import InputError
+from tests.small import TOKENIZER, small_config
+
+TEXTS = {"poems": "The rose is red , the violet blue .", "laws": "It shall be lawful for the House to adjourn ."}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two stores with texts of their own, the second three times as large."""
+    root = tmp_path_factory.mktemp("stores")
+    for copies, (name, line) in zip((20, 60), TEXTS.items()):
+        documents = [[f"{line} {number}" for number in range(number, number + 12)] for number in range(copies)]
+        write_store(root / name, TOKENIZER, {"train": documents, "valid": documents[:9]})
+    return root
+
+
+def mixed(folders, **changes):
+    config = small_config(data__store=",".join(str(folders / name) for name in TEXTS), data__max_blocks_per_row=1, **changes)
+    mixture = open_corpus(config, TOKENIZER, folders, tell=None)
+    return Feed(config, mixture, TOKENIZER), mixture
+
+
+def source_of(batch, row):
+    """Which text a row is of, as a person would tell; masks hide too little of it to matter."""
+    text = TOKENIZER.decode(batch["tokens"][row]).lower()
+    return "poems" if sum(word in text for word in ("rose", "violet", "red", "blue")) > 2 else "laws"
+
+
+def test_rows_are_those_of_the_stores_one_after_another(folders):
+    feed, mixture = mixed(folders)
+    rows = feed.train
+    assert rows.num_rows == sum(rows.sizes) and isinstance(rows, MixedRows)
+    ids = np.random.default_rng(0).permutation(rows.num_rows)
+    together = rows.read(ids)
+    for place, number in enumerate(ids):
+        part = int(number >= rows.sizes[0])
+        alone = rows.parts[part].read(np.array([number - part * rows.sizes[0]]))
+        for name, field in alone.items():
+            assert np.array_equal(together[name][place], field[0])
+    assert mixture.totals()["train"]["num_documents"] == 80
+    assert mixture.piece_counts("train").sum() == mixture.totals()["train"]["num_tokens"]
+
+
+@pytest.mark.parametrize("changes", [dict(data__weights=(0.9, 0.1)), dict(), dict(data__temperature=1e9)], ids=["weights", "size", "equal"])
+def test_batches_hold_the_shares_asked_for(folders, changes):
+    feed, mixture = mixed(folders, **changes)
+    steps = 40
+    batches = list(itertools.islice(feed.training(0), steps))
+    found = [source_of(batch, row) for batch in batches for row in range(16)]
+    drawn = feed.rows_drawn(steps)
+    assert {name: found.count(name) for name in TEXTS} == drawn  # counted without reading a row
+    wanted = changes.get("data__weights") or weights_of(feed.train.sizes, (0.0,), changes.get("data__temperature", 1.0))
+    share = wanted[0] / sum(wanted)
+    assert drawn["poems"] / (16 * steps) == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / (16 * steps)))
+    again = next(feed.training(17))
+    assert all(np.array_equal(again[name], batches[17][name]) for name in again)
+
+
+def test_held_out_text_of_each_store_is_what_it_is_alone(folders):
+    feed, mixture = mixed(folders, eval__max_rows=8)
+    for store, name in zip(mixture.stores, feed.names):
+        alone = Feed(small_config(data__max_blocks_per_row=1, eval__max_rows=4), Mixture([store]), TOKENIZER)
+        ours, theirs = next(feed.held_out(name)), next(alone.held_out(name))
+        assert ours["segments"].any(1).sum() == 4  # half of eval.max_rows
+        assert all(np.array_equal(ours[field], theirs[field]) for field in ours if not field.startswith("tokens"))
+
+
+def test_names_and_fingerprint(folders):
+    poems, laws = (open_store(folders / name) for name in TEXTS)
+    assert Mixture([poems]).fingerprint == poems.fingerprint
+    assert len({Mixture([poems]).fingerprint, Mixture([poems, laws]).fingerprint, Mixture([laws, poems]).fingerprint}) == 3
+    assert Mixture([poems, laws]).names == ["poems", "laws"]
+    assert Mixture([poems, poems]).names == [str(folders / "poems")] * 2
+
+
+def test_weights_must_fit_the_stores(folders):
+    with pytest.raises(InputError, match="3 of them for the 2 stores"):
+        mixed(folders, data__weights=(0.2, 0.3, 0.5))

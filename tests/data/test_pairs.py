@@ -1,0 +1,56 @@
+"""Pairs of segments: the original's for its seed, and the law they follow."""
+
+import numpy as np
+import pytest
+
+from spanbert_jax.data.pairs import draw_pairs
+from tests.data.made_up import GOLDEN_BLOCKS, golden_text
+
+CASES = [case for case in GOLDEN_BLOCKS if case["cls"] == "BlockPairDataset"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"seed{case['seed']}-short{case['short_seq_prob']}")
+def test_goldens_of_the_original(case):
+    pairs, labels = draw_pairs(*golden_text(case), case["block_size"] - 3, case["short_seq_prob"], case["seed"])
+    assert [[*pair, label] for pair, label in zip(pairs.tolist(), labels.tolist(), strict=True)] == case["sent_pairs"]
+    assert ((pairs[..., 1] - pairs[..., 0]).sum(1) + 3).tolist() == case["out_sizes"]
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    draw = np.random.default_rng(4)
+    lengths = [draw.integers(1, 30, draw.integers(1, 40)) for _ in range(300)]
+    return np.cumsum([0, *np.concatenate(lengths)]), np.cumsum([0, *map(sum, lengths)])
+
+
+def test_half_of_the_pairs_have_a_random_second_segment_of_another_document(corpus):
+    sentences, documents = corpus
+    pairs, labels = draw_pairs(sentences, documents, 125, 0.0, 7)
+    of_document = np.searchsorted(documents, pairs[..., 0], "right") - 1  # [pairs, 2]
+    ends_in = np.searchsorted(documents, pairs[..., 1], "left") - 1
+    assert np.array_equal(of_document, ends_in)  # no segment crosses a document's end
+    assert np.mean(labels) == pytest.approx(0.5, abs=3 * 0.5 / np.sqrt(len(labels)) + 0.03)  # and single sentences have no follower
+    assert np.all((of_document[:, 0] == of_document[:, 1]) == (labels == 0))
+    follows = pairs[labels == 0]
+    assert np.all(follows[:, 0, 1] <= follows[:, 1, 0])
+    lengths = pairs[..., 1] - pairs[..., 0]
+    assert lengths.min() >= 1 and lengths.sum(1).max() == 125
+
+
+def test_short_pairs_are_as_common_as_asked(corpus):
+    full, short = (draw_pairs(*corpus, 125, share, 7)[0] for share in (0.0, 1.0))
+    mean = [(pairs[..., 1] - pairs[..., 0]).sum(1).mean() for pairs in (full, short)]
+    assert mean[1] < 0.6 * mean[0]
+
+
+def test_nothing_is_read_twice_nor_skipped_but_by_truncation(corpus):
+    """Firsts, and seconds that follow them, are the text in order: what is missing is what truncation dropped."""
+    pairs, labels = draw_pairs(*corpus, 125, 0.0, 7)
+    own = np.concatenate([pair[:1] if label else pair for pair, label in zip(pairs, labels)])
+    assert np.all(own[1:, 0] >= own[:-1, 1])
+    assert (own[:, 1] - own[:, 0]).sum() > 0.85 * corpus[0][-1]
+
+
+def test_seeds_differ_and_repeat(corpus):
+    first, again, other = (draw_pairs(*corpus, 125, 0.1, seed)[0] for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first[:50], other[:50])
