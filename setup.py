@@ -11,7 +11,7 @@ TENSORFLOW = [
 ]
 
 # Sources and cleaning of scripts/prepare_data.py beyond plain text.
-PREPARE = ["pyarrow>=15", "rensa>=0.5", "sentencex>=1.0.30"]
+PREPARE = ["pyarrow>=15", "rensa>=0.5,<0.6", "sentencex>=1.0.30"]
 
 setup(
     name="spanbert_jax",

@@ -75,6 +75,9 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, tell: Callable[[str
       InputError: a corpus or store that cannot be used.
     """
     folder = workdir / "store"
+    if not config.data.store and tags_of(settings_from_config(config)):
+        raise InputError(f"masking.schemes {', '.join(config.masking.schemes)}: some need tags, which data.source has not; make a store with"
+                         " scripts/prepare_data.py --tags (or --ngrams), and name it in data.store")
     if not config.data.store and not folder.exists():
         tell(f"tokenising {config.data.source} into {folder}")
         data = config.data
