@@ -187,7 +187,7 @@ def predict(spec: ModelSpec, params: Any, batch: dict[str, jax.Array], top_k: in
       By head: ids int32 [B, M, k] of the likeliest pieces, their probabilities [B, M, k], and those of the targets [B, M].
     """
     logits = spanbert.apply(spec, params, batch)
-    log_p = {name: jax.nn.log_softmax(of_head) for name, of_head in logits.items()}  # [B, M, V]
+    log_p = {name: jax.nn.log_softmax(of_head) for name, of_head in logits.items() if name in ("mlm", "sbo")}  # [B, M, V]; NSP fills nothing
     if "sbo" in log_p:
         log_p["both"] = jax.nn.log_softmax((log_p["mlm"] + log_p["sbo"]) / 2)
 

@@ -141,6 +141,9 @@ def test_a_run_without_sbo_or_without_mlm(filler):
     [span], [reference] = fill(alone, text)[0].spans, fill(filler, text)[0].spans
     assert span.sbo is None and "no SBO head" in span.without_sbo
     np.testing.assert_allclose(span.mlm.probabilities, reference.mlm.probabilities, rtol=1e-5)
+    head = {"pooler": {"kernel": np.zeros((32, 32)), "bias": np.zeros(32)}, "output": {"kernel": np.zeros((32, 2)), "bias": np.zeros(2)}}
+    bert = SpanFiller(config, filler.tokenizer, dataclasses.replace(filler.spec, sbo=False, nsp=True), without | {"nsp": head})
+    np.testing.assert_allclose(fill(bert, text)[0].spans[0].mlm.probabilities, span.mlm.probabilities, rtol=1e-5)
     config.objectives.mlm_weight = 0.0
     with pytest.raises(InputError, match="mlm_weight"):
         SpanFiller(config, filler.tokenizer, filler.spec, filler.params)
