@@ -19,6 +19,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.total_steps = 2_400_000    # updates; warm-up counts among them
     config.accumulation = 1           # microbatches one update is cut into; the loss and gradient do not depend on it
     config.log_every = 100            # updates between two lines of metrics.jsonl
+    config.compile_cache = ""         # a folder that keeps compiled programs for the next start (of your own: it is trusted); "": none
 
     config.init = init = ConfigDict()
     init.path = ""                    # weights to start from: a run's workdir, a Hugging Face folder, or a file; "": random ones
@@ -68,11 +69,12 @@ def get_config(variant: str = "") -> ConfigDict:
     model.sbo_position_width = 200    # width of the SBO head's position embeddings
     model.dropout = 0.1               # after embeddings, attention output and feed-forward
     model.attention_dropout = 0.1     # on attention probabilities
+    model.skip_attention_dropout = False  # flash kernels cannot drop attention probabilities; True: leave that dropout out instead of refusing
     model.init_std = 0.02             # of every kernel and embedding
     model.norm_eps = 1e-12            # of LayerNorm
     model.output_bias = "zeros"       # start of the heads' vocabulary biases: "zeros" (BERT) or "unigram" (log-frequencies of the corpus)
     model.dtype = "auto"              # of activations: "auto" (bfloat16 on TPU and GPU, float32 on CPU) | "float32" | "bfloat16"
-    model.attention = "auto"          # implementation; see spanbert_jax/model/attention.py
+    model.attention = "auto"          # "xla" | flash kernels: "cudnn" (GPU), "splash" (TPU) | "auto": the platform's kernel where it can, else xla
     model.remat = "none"              # what the backward pass computes anew: "none" | "dots" (all but matmuls) | "full"
     model.scan_unroll = 1             # layers a trip of the scan over layers; `layers` unrolls it (slower to compile, can run faster)
 
@@ -87,12 +89,18 @@ def get_config(variant: str = "") -> ConfigDict:
     optimizer.weight_decay = 0.1      # decoupled, times the learning rate
     optimizer.decay_biases_and_norms = False  # True: decay every parameter, as the original does
     optimizer.clip_norm = 1.0         # global gradient norm; 0: no clipping
+    optimizer.state_dtype = "float32"  # of Adam's moments between updates; "bfloat16" takes half the memory, rounded at random
     optimizer.divide_by_targets = False  # True: gradients are divided by the MLM targets once more before clipping, as the original does (quirk 10)
 
     config.mesh = mesh = ConfigDict()
     mesh.data = -1                    # replicas of the model; -1 on one axis: all devices that are left
     mesh.fsdp = 1                     # shards of parameters and optimiser state, and of the batch
     mesh.tensor = 1                   # shards of heads, feed-forward and vocabulary
+    mesh.slices = 0                   # groups of devices (TPU slices, GPU nodes) on a slower network, crossed by `data` alone; 0: as the devices say
+
+    config.profile = profile = ConfigDict()
+    profile.first = 0                 # update at which jax.profiler begins to record, into workdir/profile ...
+    profile.steps = 0                 # ... so many updates; 0: never
 
     config.eval = evaluation = ConfigDict()
     evaluation.every = 5_000          # updates; also at the end. 0: never

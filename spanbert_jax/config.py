@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from spanbert_jax.errors import InputError
 
 # A run may be continued with other values of these: they change where and how it runs and what it reports, not the experiment.
-RUNTIME_KEYS = ("name", "log_every", "init.path", "data.threads", "data.store", "model.remat", "model.scan_unroll", "model.attention",
-                "mesh.", "eval.", "checkpoint.")
+# Those that end in a dot stand for all keys below.
+RUNTIME_KEYS = ("name", "log_every", "compile_cache", "profile.", "init.path", "data.threads", "data.store", "model.remat", "model.scan_unroll",
+                "model.attention", "mesh.", "eval.", "checkpoint.")
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -115,7 +116,11 @@ def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
     old, new = dict(flat(before)), dict(flat(now))
     return [f"{key}: {old.get(key, 'absent')!r} in the run, {new.get(key, 'absent')!r} now"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not key.startswith(RUNTIME_KEYS)]
+            if old.get(key) != new.get(key) and not _is_runtime(key)]
+
+
+def _is_runtime(key: str) -> bool:
+    return any(key.startswith(known) if known.endswith(".") else key == known for known in RUNTIME_KEYS)
 
 
 def tokens_per_step(config: ConfigDict) -> int:
@@ -138,14 +143,16 @@ def validate(config: ConfigDict) -> list[str]:
                 "model.heads", "model.mlp_width", "model.max_positions", "model.sbo_position_width", "model.scan_unroll", "eval.batch_size",
                 "checkpoint.every", "checkpoint.keep_last", "masking.max_targets"):
         demand(_get(c, key) >= 1, f"{key} must be at least 1, not {_get(c, key)}")
-    for key in ("eval.every", "eval.max_rows", "checkpoint.keep_every", "optimizer.warmup_steps", "optimizer.updates_per_epoch", "optimizer.weight_decay", "optimizer.clip_norm",
-                "data.threads", "objectives.mlm_weight", "objectives.sbo_weight", "objectives.nsp_weight", "objectives.sbo_count_offset", "seed"):
+    for key in ("eval.every", "eval.max_rows", "checkpoint.keep_every", "optimizer.warmup_steps", "optimizer.updates_per_epoch",
+                "optimizer.weight_decay", "optimizer.clip_norm", "data.threads", "mesh.slices", "profile.first", "profile.steps",
+                "objectives.mlm_weight", "objectives.sbo_weight", "objectives.nsp_weight", "objectives.sbo_count_offset", "seed"):
         demand(_get(c, key) >= 0, f"{key} must not be negative, not {_get(c, key)}")
     for key in ("model.dropout", "model.attention_dropout", "optimizer.beta1", "optimizer.beta2", "data.valid_fraction"):
         demand(0 <= _get(c, key) < 1, f"{key} must be in [0, 1), not {_get(c, key)}")
     for key, choices in {"data.lowercase": ("auto", "yes", "no"), "model.output_bias": ("zeros", "unigram"),
                          "model.dtype": ("auto", "float32", "bfloat16"), "model.remat": ("none", "dots", "full"),
-                         "optimizer.schedule": ("linear", "cosine", "constant", "original")}.items():
+                         "optimizer.schedule": ("linear", "cosine", "constant", "original"),
+                         "optimizer.state_dtype": ("float32", "bfloat16")}.items():
         demand(_get(c, key) in choices, f"{key} must be one of {', '.join(choices)}, not {_get(c, key)!r}")
 
     demand(c.seed < 2**31, f"seed must be below 2^31, not {c.seed}")

@@ -9,5 +9,9 @@ class InputError(ValueError):
     """
 
 
+class DoesNotFit(InputError):
+    """A step that needs more memory than a device has. What was made of the text before stays, to be used by the next try."""
+
+
 class Diverged(ArithmeticError):
     """A run whose loss or gradient is no longer finite; the message names the step and the last good checkpoint. Scripts exit with code 1."""

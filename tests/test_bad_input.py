@@ -122,6 +122,10 @@ TRAINING = {
     "mesh of other devices": (dict(mesh__data=3), ["data=3", "3 devices", "there are 8"]),
     "heads not divisible by the mesh": (dict(mesh__tensor=4, mesh__data=2), ["model.heads 2", "mesh tensor = 4"]),
     "unknown attention": (dict(model__attention="psychic"), ["model.attention", "'psychic'", "xla"]),
+    "attention for another platform": (dict(model__attention="cudnn", model__width=16), ["'cudnn'", "GPU", "'cpu'", "'auto'"]),
+    "attention that cannot drop": (dict(model__attention="splash", model__attention_dropout=0.1, seq_len=128),
+                                   ["'splash'", "model.attention_dropout is 0.1", "make that 0", "model.skip_attention_dropout True", "'xla'"]),
+    "rows too short for an attention": (dict(model__attention="splash"), ["'splash'", "seq_len 16", "multiple of 128"]),
 }
 # Text, vocabulary and store.
 DATA = {
@@ -167,6 +171,13 @@ def test_all_problems_are_told_at_once(refused):
                                        model__attention="psychic", masking__rate=0.0), "--workdir=new")
     assert len(lines) == 6
     for part in ("batch_size", "warmup_steps", "position table", "'stars'", "'psychic'", "masking.rate"):
+        assert sum(part in line for line in lines) == 1, part
+
+
+def test_all_that_is_in_an_attentions_way_is_told_at_once(refused):
+    lines = refused("pretrain", *flags(model__attention="cudnn", model__attention_dropout=0.1, model__dtype="float32", seq_len=17), "--workdir=new")
+    assert len(lines) == 5 and all(line.startswith("model.attention 'cudnn' ") for line in lines)
+    for part in ("model.skip_attention_dropout", "'cpu'", "model.width / model.heads = 4", "not 17", "model.dtype 'float32'"):
         assert sum(part in line for line in lines) == 1, part
 
 

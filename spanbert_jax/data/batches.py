@@ -6,6 +6,8 @@ The rest of this room takes explicit arguments; here they are taken from a confi
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from spanbert_jax.data.blocks import KINDS, LONG_SENTENCES, BlockSettings
 from spanbert_jax.data.masking import mask_slots
 from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
@@ -138,18 +140,18 @@ class Feed:
         self.order = Order(self.train.sizes, weights_of(self.train.sizes, config.data.weights, config.data.temperature), config.seed)
         self.masker = Masker(settings_from_config(config), slots_of(config), tokenizer, mixture.piece_counts("train"))
 
-    def training(self, start: int, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
-        """This host's share of the batches of update `start` (from 0) and of those after it, for ever."""
+    def training(self, start: int, part: np.ndarray | None = None) -> Iterator[Batch]:
+        """The batches of update `start` (from 0) and of those after it, for ever; of each the rows numbered `part` (None: all)."""
         config = self.config
-        return make_batches(self.train, self.order, self.masker, batch_size=config.batch_size, start_step=start, host=host, hosts=hosts,
+        return make_batches(self.train, self.order, self.masker, batch_size=config.batch_size, start_step=start, part=part,
                             threads=config.data.threads)
 
     def rows_drawn(self, steps: int) -> dict[str, int]:
         """How many rows of each store the first `steps` updates read, by name."""
         return dict(zip(self.names, self.order.drawn(steps * self.config.batch_size).tolist()))
 
-    def held_out(self, name: str, host: int = 0, hosts: int = 1) -> Iterator[Batch]:
-        """This host's share of the evaluation batches of a store, the same ones each time. Stores have equal parts of eval.max_rows."""
+    def held_out(self, name: str, part: np.ndarray | None = None) -> Iterator[Batch]:
+        """The evaluation batches of a store, the same ones each time, of each the rows numbered `part`. Stores have equal parts of eval.max_rows."""
         evaluation = self.config.eval
         return make_eval_batches(self.valid[name], self.masker, batch_size=evaluation.batch_size, threads=self.config.data.threads,
-                                 max_rows=-(-evaluation.max_rows // len(self.names)), host=host, hosts=hosts)
+                                 max_rows=-(-evaluation.max_rows // len(self.names)), part=part)

@@ -1,9 +1,9 @@
-"""Batches of masked rows as numpy arrays: a batch is a pure function of (config, seed, step, host).
+"""Batches of masked rows as numpy arrays: a batch is a pure function of (config, seed, step), and so is any part of one.
 
-    step s, host h --> positions p = s * B + h * B / hosts + i
-                   --> epoch and row of each position; see order.py
-                   --> the row's tokens, read from disk
-                   --> masks drawn for (seed, epoch, row)
+    step s, row i of the batch --> position p = s * B + i
+                               --> epoch and row of the corpus; see order.py
+                               --> the row's tokens, read from disk
+                               --> masks drawn for (seed, epoch, row)
 
 Nothing is kept between steps, so starting at step s is the same as having run there. The threads work on parts of batches; what they
 compute, and the order it is put together in, do not depend on how many there are.
@@ -23,7 +23,7 @@ from spanbert_jax.errors import InputError
 
 tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all memory of devices that are JAX's; it must be told before it starts
 
-PART_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
+PIECE_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
 TRAINING, EVALUATION = range(2)  # streams: what a key is for; order.py has the next
 EVALUATION_SEED = 0  # held-out rows have the same masks in every run, so that runs can be compared
 
@@ -86,16 +86,16 @@ class Masker:
 
 
 def make_batches(
-    rows: Rows, order: Order, masker: Masker, *, batch_size: int, start_step: int, host: int, hosts: int, threads: int,
+    rows: Rows, order: Order, masker: Masker, *, batch_size: int, start_step: int, part: np.ndarray | None, threads: int,
 ) -> "Batches":
-    """Training batches for ever, from `start_step` on: this host's share of B / hosts rows of each.
+    """Training batches for ever, from `start_step` on: of each the rows that `part` numbers (int64 [n], of 0..B-1; None: all).
 
     Every row comes once in each epoch, in a new order and with new masks. A row has the same masks in the same epoch whatever the batch
-    size and the number of hosts. The seed of all that is the order's. threads: 0 for as many as cores; never changes a batch.
+    size, and whoever makes it. The seed of all that is the order's. threads: 0 for as many as cores; never changes a batch.
     Batches hold tokens, segments, positions, token_types [B, L] int32; mlm_positions, mlm_targets [B, M] int32, mlm_weights [B, M] float32;
     sbo_left, sbo_right, sbo_offset, sbo_targets [B, S] int32, sbo_weights [B, S] float32, with S = M = masking.mask_slots(...); rows of pairs
     also nsp_targets [B, 1] int32, nsp_weights [B, 1] float32.
-    InputError: no rows, or B not divisible by hosts.
+    InputError: no rows.
     """
     if not rows.num_rows:
         raise InputError("data: the training text has no rows to make batches of")
@@ -106,16 +106,15 @@ def make_batches(
         return masker(_read(rows, row), masking.row_key(order.seed, TRAINING, epoch, row))
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    return _batches(steps, masked_rows, _share(batch_size, host, hosts), threads)
+    return _batches(steps, masked_rows, batch_size, part, threads)
 
 
 def make_eval_batches(
-    rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, host: int, hosts: int, threads: int,
+    rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, part: np.ndarray | None, threads: int,
 ) -> "Batches":
     """Batches of the first `max_rows` rows (0: all) in order, each row with one mask for ever, the same under every seed.
 
-    The last batch is filled up with rows of padding: segments and weights 0. Shapes as in make_batches.
-    InputError: B not divisible by hosts.
+    The last batch is filled up with rows of padding: segments and weights 0. Shapes and `part` as in make_batches.
     """
     count = min(max_rows or rows.num_rows, rows.num_rows)
 
@@ -128,14 +127,7 @@ def make_eval_batches(
         return masker(fields, masking.row_key(EVALUATION_SEED, EVALUATION, tf.zeros_like(row), row))
 
     steps = tf.data.Dataset.range(-(-count // batch_size))
-    return _batches(steps, masked_rows, _share(batch_size, host, hosts), threads)
-
-
-def _share(batch_size: int, host: int, hosts: int) -> tuple[int, int, int]:
-    """(B, first row in the batch, number of rows) of this host."""
-    if batch_size % hosts:
-        raise InputError(f"batch_size: {batch_size} rows cannot be shared evenly by {hosts} hosts")
-    return batch_size, host * (batch_size // hosts), batch_size // hosts
+    return _batches(steps, masked_rows, batch_size, part, threads)
 
 
 def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -145,27 +137,28 @@ def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
     return {name: tf.ensure_shape(field, (None, *sample[name].shape[1:])) for name, field in zip(sample, fields, strict=True)}
 
 
-def _batches(steps: tf.data.Dataset, masked_rows, share: tuple[int, int, int], threads: int) -> "Batches":
-    """Batches of `masked_rows(positions)` for the steps, each made in equal parts side by side."""
-    batch_size, first, count = share
-    parts = -(-count // PART_ROWS)
-    part_rows = -(-count // parts)
+def _batches(steps: tf.data.Dataset, masked_rows, batch_size: int, part: np.ndarray | None, threads: int) -> "Batches":
+    """Batches of `masked_rows(positions)` for the steps, each made in equal pieces side by side."""
+    wanted = np.arange(batch_size) if part is None else np.asarray(part, np.int64)
+    count = len(wanted)
+    pieces = -(-count // PIECE_ROWS)
+    piece_rows = -(-count // pieces)
+    wanted = np.pad(wanted, (0, pieces * piece_rows - count), mode="edge").reshape(pieces, piece_rows)  # a last piece too long repeats a row
 
     @tf.autograph.experimental.do_not_convert
-    def positions(step: tf.Tensor) -> tf.Tensor:  # [parts, rows of a part] int64; a last part too long repeats the last row
-        row = tf.minimum(tf.range(parts * part_rows, dtype=tf.int64), count - 1)
-        return step * batch_size + first + tf.reshape(row, [parts, part_rows])
+    def positions(step: tf.Tensor) -> tf.Tensor:  # int64 [pieces, rows of a piece]
+        return step * batch_size + wanted
 
     @tf.autograph.experimental.do_not_convert
     def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {name: tf.reshape(field, [parts * part_rows, field.shape[2]])[:count] for name, field in batch.items()}
+        return {name: tf.reshape(field, [pieces * piece_rows, field.shape[2]])[:count] for name, field in batch.items()}
 
     workers = threads or os.cpu_count()
     dataset = steps.map(positions).unbatch().map(masked_rows, num_parallel_calls=workers, deterministic=True)
-    dataset = dataset.batch(parts, drop_remainder=True).map(join).prefetch(2)
+    dataset = dataset.batch(pieces, drop_remainder=True).map(join).prefetch(2)
     options = tf.data.Options()
     options.threading.private_threadpool_size = workers
-    options.threading.max_intra_op_parallelism = 1  # parts already keep every thread busy
+    options.threading.max_intra_op_parallelism = 1  # pieces already keep every thread busy
     options.autotune.enabled = False  # it would only enlarge buffers
     options.experimental_optimization.apply_default_optimizations = False  # no faster with them, and slower to start
     return Batches(dataset.with_options(options))

@@ -29,6 +29,17 @@ def fold_in(seeds: jax.Array, number: jax.Array | int) -> jax.Array:
     return _mix(seeds + _GOLDEN * (jnp.uint32(number) + np.uint32(1)))
 
 
+def element_bits(seeds: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random bits of each element of [B, *shape], uint32, from seeds [B]."""
+    index = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(index.ndim)):
+        index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(stride & 0xFFFFFFFF)
+        stride *= shape[axis]
+    row = seeds.reshape((-1,) + (1,) * index.ndim)
+    return _mix(_mix(index * _GOLDEN + row) + row)  # keyed twice: two rows' bits are not shifts of each other
+
+
 def dropout(x: jax.Array, rate: float, seeds: jax.Array | None) -> jax.Array:
     """x [B, ...] with a share `rate` of its elements zeroed and the others divided by 1 - rate; x itself without seeds or rate.
 
@@ -39,12 +50,5 @@ def dropout(x: jax.Array, rate: float, seeds: jax.Array | None) -> jax.Array:
     """
     if seeds is None or rate == 0.0:
         return x
-    index = jnp.zeros(x.shape[1:], jnp.uint32)
-    stride = 1
-    for axis in reversed(range(index.ndim)):
-        index += jax.lax.broadcasted_iota(jnp.uint32, index.shape, axis) * np.uint32(stride)
-        stride *= index.shape[axis]
-    row = seeds.reshape((-1,) + (1,) * index.ndim)
-    bits = _mix(_mix(index * _GOLDEN + row) + row)  # keyed twice: two rows' masks are not shifts of each other
-    keep = bits < np.uint32(round((1.0 - rate) * 2**32))
+    keep = element_bits(seeds, x.shape[1:]) < np.uint32(round((1.0 - rate) * 2**32))
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype)).astype(x.dtype)

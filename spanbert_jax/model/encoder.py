@@ -12,7 +12,10 @@ import jax.numpy as jnp
 
 from spanbert_jax.model.attention import attend
 from spanbert_jax.model.dropout import dropout, fold_in
+from spanbert_jax.model.linear import PRODUCT, Linear, add_bias, product
 from spanbert_jax.model.spec import ModelSpec
+
+NEVER = -1e30  # a logit that no softmax gives a share to
 
 TOKEN_TYPES = 2  # segment A and B of a pair; single-segment training uses the first alone
 
@@ -25,11 +28,6 @@ def gelu(x: jax.Array) -> jax.Array:
 def layer_norm(spec: ModelSpec, name: str) -> nn.LayerNorm:
     """LayerNorm over the last axis, statistics in float32 by the two-pass formula (eps is 1e-12: the one-pass one would lose it)."""
     return nn.LayerNorm(epsilon=spec.norm_eps, dtype=spec.dtype, use_fast_variance=False, name=name)
-
-
-def dense(spec: ModelSpec, features: int | tuple[int, ...], name: str, axis: int | tuple[int, ...] = -1) -> nn.DenseGeneral:
-    """Linear map with bias, kernel ~ Normal(0, init_std), bias 0."""
-    return nn.DenseGeneral(features, axis=axis, dtype=spec.dtype, kernel_init=nn.initializers.normal(spec.init_std), name=name)
 
 
 class Embeddings(nn.Module):
@@ -48,14 +46,23 @@ class Embeddings(nn.Module):
     def __call__(self, tokens, positions, token_types, seeds):
         spec = self.spec
         x = self.word[tokens] + self.position[positions] + self.token_type[token_types]  # [B, L, D] float32
-        x = self.norm(spec.constrain(x, "BLD"))
-        return dropout(x, spec.dropout, seeds)
+        # First as the tables lie, split over D: each device looks up its part of D, for more rows than it will keep, and in the backward
+        # pass adds up its part of the tables' gradients alone.
+        x = spec.constrain(spec.constrain(x, "bLt"), "BLD")
+        return dropout(self.norm(x), spec.dropout, seeds)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """float32 [B, M, V] = hidden [B, M, D] . word embeddings; accumulated in float32 whatever the activations' type."""
-        table = self.word.astype(self.spec.dtype)
-        logits = jnp.einsum("BMD,VD->BMV", hidden, table, preferred_element_type=jnp.float32)
-        return self.spec.constrain(logits, "BMV")
+        """float32 [B, M, V] = hidden [B, M, D] . word embeddings, V rounded up to a multiple of spec.vocab_multiple.
+
+        So that every vocabulary can be split over the mesh; what is beyond it scores as good as never.
+        """
+        spec = self.spec
+        beyond = -spec.vocab_size % spec.vocab_multiple
+        table = spec.constrain(jnp.pad(self.word, ((0, beyond), (0, 0))), "Vd")
+        logits = spec.constrain(product("BMD,VD->BMV", hidden, table, jnp.float32), "BMV")
+        if not beyond:
+            return logits
+        return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) < spec.vocab_size, logits, NEVER)
 
 
 class Attention(nn.Module):
@@ -67,15 +74,16 @@ class Attention(nn.Module):
     def __call__(self, x, segments, seeds):
         spec = self.spec
         q, k, v = (spec.constrain(y, "BLHK") for y in self.projections(x))
-        mixed = attend(q, k, v, segments, spec.attention_dropout, None if seeds is None else fold_in(seeds, 0))
-        y = dense(spec, spec.width, "output", axis=(-2, -1))(mixed)  # [B, L, D]
+        mixed = attend(spec, q, k, v, segments, None if seeds is None else fold_in(seeds, 0))
+        y = Linear(spec, "BLHK,HKD->BLD", (spec.heads, spec.head_width, spec.width), name="output")(mixed)
         y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 1))
         return layer_norm(spec, "norm")(x + y)
 
     def projections(self, x):
         """Queries, keys and values of x [B, L, D], each [B, L, H, K]: one wide product costs less than three."""
         kernels, biases = zip(*(Projection(self.spec, name=name)() for name in ("query", "key", "value")))
-        together = jnp.einsum("BLD,DTHK->BLTHK", x, jnp.stack(kernels, axis=1)) + jnp.stack(biases)  # [B, L, 3, H, K]
+        together = product("BLD,DTHK->BLTHK", x, jnp.stack(kernels, axis=1), self.spec.dtype)  # [B, L, 3, H, K]
+        together = add_bias(together, jnp.stack(biases))
         return (together[:, :, number] for number in range(3))
 
 
@@ -88,7 +96,7 @@ class Projection(nn.Module):
     def __call__(self):
         shape = (self.spec.heads, self.spec.head_width)
         kernel = self.param("kernel", nn.initializers.normal(self.spec.init_std), (self.spec.width, *shape))
-        return kernel.astype(self.spec.dtype), self.param("bias", nn.initializers.zeros, shape).astype(self.spec.dtype)
+        return kernel, self.param("bias", nn.initializers.zeros, shape)
 
 
 class FeedForward(nn.Module):
@@ -99,8 +107,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x, seeds):
         spec = self.spec
-        y = gelu(spec.constrain(dense(spec, spec.mlp_width, "hidden")(x), "BLF"))  # [B, L, F]
-        y = dense(spec, spec.width, "output")(y)  # [B, L, D]
+        y = Linear(spec, "BLD,DF->BLF", (spec.width, spec.mlp_width), name="hidden")(x)
+        y = Linear(spec, "BLF,FD->BLD", (spec.mlp_width, spec.width), name="output")(gelu(spec.constrain(y, "BLF")))
         y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 2))
         return layer_norm(spec, "norm")(x + y)
 
@@ -121,10 +129,10 @@ class Layer(nn.Module):
 
 
 def rematerialised(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-    """The layer, with what its backward pass computes anew: "none", "dots" (all but matrix products), "full"."""
+    """The layer, with what its backward pass computes anew: "none", "dots" (all but products with kernels), "full"."""
     if policy == "none":
         return layer
-    saved = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": jax.checkpoint_policies.nothing_saveable}[policy]
+    saved = {"dots": jax.checkpoint_policies.save_only_these_names(PRODUCT), "full": jax.checkpoint_policies.nothing_saveable}[policy]
     return nn.remat(layer, policy=saved, prevent_cse=False)  # inside a scan, CSE cannot undo it
 
 

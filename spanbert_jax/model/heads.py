@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spanbert_jax.model.encoder import dense, gelu, layer_norm
+from spanbert_jax.model.encoder import gelu, layer_norm
+from spanbert_jax.model.linear import Linear
 from spanbert_jax.model.spec import ModelSpec
 
 
@@ -28,7 +29,7 @@ class MaskedLanguageHead(nn.Module):
         """hidden [B, L, D], positions int [B, M] -> (features [B, M, D], bias [V])."""
         spec = self.spec
         x = gather_positions(hidden, positions)  # [B, M, D]
-        x = gelu(dense(spec, spec.width, "transform")(x))
+        x = gelu(Linear(spec, "BMD,DE->BME", (spec.width, spec.width), name="transform")(x))
         bias = self.param("bias", nn.initializers.zeros, (spec.vocab_size,))
         return layer_norm(spec, "norm")(x), bias
 
@@ -48,7 +49,8 @@ class SpanBoundaryHead(nn.Module):
         table = self.param("positions", nn.initializers.normal(spec.init_std), (spec.max_targets, spec.sbo_position_width))
         x = jnp.concatenate([gather_positions(hidden, left), gather_positions(hidden, right), table.astype(spec.dtype)[offset]], axis=-1)
         for number in (1, 2):  # [B, S, 2D + P] -> [B, S, D] -> [B, S, D]
-            x = layer_norm(spec, f"norm{number}")(gelu(dense(spec, spec.width, f"linear{number}")(x)))
+            linear = Linear(spec, "BSI,ID->BSD", (x.shape[-1], spec.width), name=f"linear{number}")
+            x = layer_norm(spec, f"norm{number}")(gelu(linear(x)))
         bias = self.param("bias", nn.initializers.zeros, (spec.vocab_size,))
         return x, bias
 
@@ -61,5 +63,6 @@ class NextSentenceHead(nn.Module):
     @nn.compact
     def __call__(self, hidden):
         """hidden [B, L, D] -> logits float32 [B, 1, 2]."""
-        pooled = jnp.tanh(dense(self.spec, self.spec.width, "pooler")(hidden[:, :1]))  # [B, 1, D]
-        return dense(self.spec, 2, "output")(pooled).astype(jnp.float32)
+        width = self.spec.width
+        pooled = jnp.tanh(Linear(self.spec, "BMD,DE->BME", (width, width), name="pooler")(hidden[:, :1]))  # [B, 1, D]
+        return Linear(self.spec, "BMD,DE->BME", (width, 2), name="output")(pooled).astype(jnp.float32)

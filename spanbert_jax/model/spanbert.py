@@ -1,5 +1,7 @@
 """SpanBERT for pretraining: the encoder and its heads, as one pure pair of init and apply."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ class SpanBert(nn.Module):
           seeds: uint32 [B] of dropout, None outside training.
 
         Returns:
-          {"mlm": float32 [B, M, V]; with these heads "sbo": [B, S, V], "nsp": [B, 1, 2]}.
+          {"mlm": float32 [B, M, V]; with these heads "sbo": [B, S, V], "nsp": [B, 1, 2]}. V as Encoder.logits has it.
         """
         encoder = Encoder(self.spec, name="encoder")
         hidden = encoder(*(batch[name] for name in ENCODER_FIELDS), seeds)  # [B, L, D]
@@ -40,12 +42,14 @@ class SpanBert(nn.Module):
         slots = [of_head.shape[1] for of_head, _ in features.values()]
         logits = encoder.logits(jnp.concatenate([of_head for of_head, _ in features.values()], axis=1))  # [B, M + S, V]
         parts = jnp.split(logits, np.cumsum(slots)[:-1], axis=1)
-        logits = {name: part + bias for (name, (_, bias)), part in zip(features.items(), parts)}
+        beyond = parts[0].shape[-1] - self.spec.vocab_size
+        logits = {name: part + jnp.pad(bias, (0, beyond)) for (name, (_, bias)), part in zip(features.items(), parts)}
         return logits | ({"nsp": NextSentenceHead(self.spec, name="nsp")(hidden)} if self.spec.nsp else {})
 
 
 def init_params(spec: ModelSpec, key: jax.Array) -> dict:
     """Fresh parameters, float32. Shapes depend on the spec alone, so a batch of one short row will do."""
+    spec = dataclasses.replace(spec, attention="xla")  # the one that takes a row so short
     row = jnp.zeros((1, 2), jnp.int32)
     fields = dict.fromkeys(ENCODER_FIELDS + MLM_FIELDS + SBO_FIELDS, row)
     return SpanBert(spec).init(key, fields)["params"]

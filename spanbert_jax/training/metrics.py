@@ -79,6 +79,22 @@ class MetricsWriter:
         self._events.close()
 
 
+class Silence:
+    """A MetricsWriter that tells nothing: of all processes of a run but the first."""
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def show(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def tell(self, message: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def duration(seconds: float) -> str:
     """Seconds as "42s", "3m07s", "5h02m" or "12d03h"."""
     seconds = int(seconds)

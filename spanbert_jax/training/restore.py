@@ -1,5 +1,6 @@
 """A trained model out of a run's folder, for use on one device."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
+from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.workdir import read_config
@@ -28,7 +30,8 @@ def restore_run(workdir: Path, step: int | None = None) -> tuple[Any, Tokenizer,
         params = jax.device_put(checkpoints.read(step, "params"), device)
     finally:
         checkpoints.close()
-    return config, tokenizer, model_spec(config, tokenizer.vocab_size, device.platform), params
+    spec = model_spec(config, tokenizer.vocab_size, platform_of(device))
+    return config, tokenizer, dataclasses.replace(spec, attention="xla"), params  # which takes rows of any length
 
 
 def resolve_step(workdir: Path, step: int | None) -> int:

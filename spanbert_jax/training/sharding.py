@@ -4,23 +4,26 @@ Parameters are laid out by rules from a regular expression over their path to a 
 Activations are constrained by their dimension letters. Everything else is left to the compiler's propagation (Auto axes).
 """
 
+import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from spanbert_jax.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
+TABLE_AXES = ("fsdp", "tensor")  # of the width of an embedding table, so that tables of any number of rows can be sharded
 
 # Path of a parameter (whole) -> its layout. Leading None of layers/...: the stack of layers.
 RULES = (
-    (r"encoder/embeddings/word", P("tensor", "fsdp")),                            # [V, D]
-    (r"encoder/embeddings/(position|token_type)", P(None, "fsdp")),               # [P, D]
+    (r"encoder/embeddings/(word|position|token_type)", P(None, TABLE_AXES)),      # [V, D], [P, D], [2, D]
     (r"encoder/layers/attention/(query|key|value)/kernel", P(None, "fsdp", "tensor", None)),  # [layers, D, H, K]
     (r"encoder/layers/attention/(query|key|value)/bias", P(None, "tensor", None)),            # [layers, H, K]
     (r"encoder/layers/attention/output/kernel", P(None, "tensor", None, "fsdp")),             # [layers, H, K, D]
@@ -33,10 +36,15 @@ RULES = (
     (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/bias", P()),                     # [D]
     (r"sbo/positions", P()),                                                      # [T, P]
     (r"nsp/output/kernel|nsp/output/bias", P()),                                  # [D, 2], [2]
-    (r"(mlm|sbo)/bias", P("tensor")),                                             # [V]
+    (r"(mlm|sbo)/bias", P()),                                                     # [V]
 )
 
-LETTERS = {"B": BATCH_AXES, "H": "tensor", "F": "tensor", "V": "tensor"}  # other letters: not sharded
+# Dimension letter -> axes; other letters: not sharded. "bLt" is an embedding as it comes out of its table, "Vd" that table laid out like a
+# kernel, for the vocabulary projection.
+LETTERS = {"B": BATCH_AXES, "H": "tensor", "F": "tensor", "V": "tensor", "b": "data", "t": TABLE_AXES, "d": "fsdp"}
+
+MAX_REPLICATED = 0.02  # share of the parameters' bytes that may lie on every device of a mesh that shards them ...
+NEGLIGIBLE = 1 << 20  # ... unless it is no more than so many bytes: biases weigh something in a toy model only
 
 
 def mesh_shape(mesh_config, devices: int) -> tuple[int, ...]:
@@ -58,25 +66,67 @@ def mesh_shape(mesh_config, devices: int) -> tuple[int, ...]:
 
 
 def make_mesh(mesh_config, devices) -> Mesh:
-    """The mesh over these devices, its axes Auto: the compiler propagates layouts from those given."""
-    shape = mesh_shape(mesh_config, len(devices))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    """The mesh over these devices, its axes Auto: the compiler propagates layouts from those given.
+
+    Of devices in several slices (mesh.slices) each slice is a mesh of its own, and the data axis runs through them one after the other:
+    gradients alone cross the network between slices, once an update.
+
+    Raises:
+      InputError: sizes that do not fit the devices or their slices.
+    """
+    data, *inner = mesh_shape(mesh_config, len(devices))
+    slices = slices_of(devices, mesh_config.slices)
+    if data % len(slices):
+        raise InputError(f"mesh data={data} must be a multiple of the {len(slices)} slices that the devices are in, which no other axis crosses; "
+                         "mesh.slices=1 takes them for one")
+    types = (AxisType.Auto,) * len(AXES)
+    shape = (data // len(slices), *inner)
+    parts = [mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices]
+    return Mesh(np.concatenate(parts), AXES, axis_types=types)
 
 
-def validate(config, mesh: Mesh, vocab_size: int) -> list[str]:
-    """What of a config does not divide by the mesh, one line each."""
-    size = dict(mesh.shape)
-    rows = math.prod(size[axis] for axis in BATCH_AXES)
+def slices_of(devices, number: int) -> list[list]:
+    """The devices by slice: by what they say of themselves, else (or where that is another number) in equal parts in their order.
+
+    number: of slices, mesh.slices; 0: as many as the devices say.
+    """
+    told = {}
+    for device in devices:
+        told.setdefault(getattr(device, "slice_index", 0) or 0, []).append(device)
+    if number in (0, len(told)):
+        return [told[index] for index in sorted(told)]
+    if number < 0 or len(devices) % number:
+        raise InputError(f"mesh.slices {number} does not divide the {len(devices)} devices")
+    size = len(devices) // number
+    return [list(devices[start:start + size]) for start in range(0, len(devices), size)]
+
+
+def validate(config, size: Mapping[str, int]) -> list[str]:
+    """What of a config does not divide by a mesh of these sizes (Mesh.shape), one line each."""
+    rows, table = (math.prod(size[axis] for axis in axes) for axes in (BATCH_AXES, TABLE_AXES))
     micro = config.batch_size // config.accumulation
     demands = (
         (micro, rows, f"batch_size / accumulation = {config.batch_size} / {config.accumulation} = {micro} rows", "data x fsdp"),
         (config.eval.batch_size, rows, f"eval.batch_size {config.eval.batch_size}", "data x fsdp"),
-        (config.model.width, size["fsdp"], f"model.width {config.model.width}", "fsdp"),
+        (config.model.width, table, f"model.width {config.model.width}", "fsdp x tensor"),
         (config.model.heads, size["tensor"], f"model.heads {config.model.heads}", "tensor"),
         (config.model.mlp_width, size["tensor"], f"model.mlp_width {config.model.mlp_width}", "tensor"),
-        (vocab_size, size["tensor"], f"the vocabulary of {vocab_size} pieces", "tensor"),
     )
     return [f"{what} must be a multiple of mesh {axes} = {by}" for number, by, what, axes in demands if number % by]
+
+
+def check_sharded(mesh: Mesh, params) -> None:
+    """Raises InputError when a mesh that is to shard the parameters leaves more than MAX_REPLICATED of their bytes on every device.
+
+    Which is what happens when RULES lay a new, large parameter out nowhere.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    size = {param_path(path): math.prod(leaf.shape) * leaf.dtype.itemsize for path, leaf in leaves}
+    whole = {path: size[path] for path in size if not any(spec_of(path))}
+    share = sum(whole.values()) / sum(size.values())
+    if mesh.shape["fsdp"] > 1 and share > MAX_REPLICATED and sum(whole.values()) > NEGLIGIBLE:
+        raise InputError(f"mesh fsdp={mesh.shape['fsdp']} would leave {share:.1%} of the parameters' bytes on every device, more than "
+                         f"{MAX_REPLICATED:.0%}; the largest is {max(whole, key=whole.get)}: give it a layout in training/sharding.py")
 
 
 def param_path(path) -> str:
@@ -124,14 +174,63 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows [B / processes, ...] -> global arrays [B, ...]."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+@functools.lru_cache
+def rows_here(mesh: Mesh, total: int) -> np.ndarray:
+    """Which of a global batch's rows this process's devices hold, in order: int64 [n]. With a tensor axis several processes may hold a row."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((total,)).values()
+    return np.unique(np.concatenate([np.arange(total)[index] for index in indices]))
+
+
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray], total: int | None = None) -> dict[str, jax.Array]:
+    """Arrays [n, ...] of the rows that rows_here(mesh, total) names -> global arrays [total, ...]; total None: they are all rows."""
+    total = len(batch["tokens"]) if total is None else total
+    sharding, rows = batch_sharding(mesh), rows_here(mesh, total)
+    if len(rows) == total:
+        return jax.device_put(batch, sharding)
+    devices, indices = zip(*sharding.addressable_devices_indices_map((total,)).items())
+    places = [np.searchsorted(rows, np.arange(total)[index]) for (index,) in indices]  # of each device's rows among those here
+
+    def globally(array: np.ndarray) -> jax.Array:
+        parts = jax.device_put([array[place] for place in places], list(devices))
+        return jax.make_array_from_single_device_arrays((total, *array.shape[1:]), sharding, parts)
+
+    return {name: globally(array) for name, array in batch.items()}
 
 
 def constrain_on(mesh: Mesh) -> Callable[[jax.Array, str], jax.Array]:
     """The model's Constrain for a mesh: lays x out by its dimension letters, e.g. "BLHK"."""
     def constrain(x: jax.Array, letters: str) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*(LETTERS.get(letter) for letter in letters))))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, _by_letters(letters)))
     return constrain
+
+
+def constrain_like(shardings) -> Callable:
+    """A function that lays a tree out as `shardings`, a tree of NamedSharding, says."""
+    return lambda tree: jax.lax.with_sharding_constraint(tree, shardings)
+
+
+def shard_map_on(mesh: Mesh) -> Callable:
+    """The model's ShardMap for a mesh: (fn, letters of each input, letters of the output) -> fn of whole arrays, run on each device's part."""
+    def mapped(fn: Callable, inputs: tuple[str, ...], output: str) -> Callable:
+        return jax.shard_map(fn, mesh=mesh, in_specs=tuple(map(_by_letters, inputs)), out_specs=_by_letters(output), check_vma=False)
+    return mapped
+
+
+def vocab_multiple(mesh: Mesh) -> int:
+    """What V must be rounded up to, to be split in the vocabulary projection."""
+    return mesh.shape[LETTERS["V"]]
+
+
+def _by_letters(letters: str) -> P:
+    return P(*(LETTERS.get(letter) for letter in letters))
+
+
+def highest_on(mesh: Mesh) -> Callable[[int], jax.Array]:
+    """A function of each process's number -> the highest of all processes' numbers, on every device. It does not wait for the result."""
+    everywhere = NamedSharding(mesh, P(AXES))
+    highest = jax.jit(jnp.max, out_shardings=replicated(mesh))
+
+    def of(number: int) -> jax.Array:
+        return highest(jax.make_array_from_callback((mesh.size,), everywhere, lambda index: np.full(1, number, np.int32)))
+
+    return of

@@ -40,11 +40,12 @@ def microbatches(batch: Batch, number: int) -> Batch:
     return {name: array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
 
 
-def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, config) -> Callable:
+def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, config, lay_out: Callable = lambda grads: grads) -> Callable:
     """The function (state, batch) -> (next state, metrics), to be jitted, of a whole config.
 
     The batch is the whole global one. With accumulation > 1 its rows go through the model in so many microbatches; counts are those of the
-    whole batch, fixed before, so gradients just add up and the result is that of one pass.
+    whole batch, fixed before, so gradients just add up and the result is that of one pass. lay_out gives gradients the parameters' layout: as
+    soon as they are there, so that they are added up and used in it.
     """
     objectives, accumulation = config.objectives, config.accumulation
 
@@ -52,7 +53,9 @@ def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Cal
         logits = spanbert.apply(spec, params, batch, batch["dropout_seeds"])
         return objectives_lib.loss_and_sums(logits, batch, counts, objectives)
 
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    def value_and_grad(params, batch, counts):
+        value, grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, counts)
+        return value, lay_out(grads)
 
     def accumulate(params, batch, counts):
         def add(total, part):
@@ -72,7 +75,7 @@ def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Cal
         if config.optimizer.divide_by_targets:
             grads = jax.tree.map(lambda grad: grad / counts["mlm"], grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        metrics |= averages(sums, counts)
+        metrics |= averages(sums, counts) | {"tokens": jnp.count_nonzero(batch["segments"])}
         return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 
     return train_step

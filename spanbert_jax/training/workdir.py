@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.errors import InputError
+from spanbert_jax.errors import DoesNotFit, InputError
 from spanbert_jax.folders import made_for_now
 
 CONFIG_FILE = "config.json"
@@ -63,6 +63,12 @@ def claim(workdir: Path, config) -> None:
         write_config(workdir, config)
 
 
+def check_shared(workdir: Path) -> None:
+    """Raises InputError unless this process sees the run that the first process has just claimed."""
+    if not (workdir / CONFIG_FILE).exists():
+        raise InputError(f"workdir {workdir.absolute()} is not the folder that process 0 writes to: give one on a file system that all processes share")
+
+
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the folder and holds it against other processes. An InputError leaves nothing behind where there was no run before.
@@ -84,9 +90,10 @@ def locked(workdir: Path) -> Iterator[None]:
         fresh, before = not (workdir / CONFIG_FILE).exists(), set(workdir.iterdir()) - {workdir / LOCK_FILE}
         try:
             yield
-        except InputError:
+        except InputError as error:
             if fresh:
-                _remove(set(workdir.iterdir()) - before)
+                kept = {workdir / "store"} if isinstance(error, DoesNotFit) else set()
+                _remove(set(workdir.iterdir()) - before - kept)
             raise
 
 

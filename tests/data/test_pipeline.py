@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step, host): resuming, sharing among hosts and threads, epochs, and evaluation."""
+"""Batches as a pure function of (seed, step): resuming, parts of them, threads, epochs, and evaluation."""
 
 import itertools
 import os
@@ -26,15 +26,15 @@ SHAPES |= {name: "M" for name in ("mlm_positions", "mlm_targets", "mlm_weights")
 SHAPES |= {name: "M" for name in ("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")}
 
 
-def train(steps, rows=ROWS, batch_size=8, seed=7, start_step=0, host=0, hosts=1, threads=2):
+def train(steps, rows=ROWS, batch_size=8, seed=7, start_step=0, part=None, threads=2):
     order = Order([rows.num_rows], [1.0], seed)
     batches = pipeline.make_batches(
-        rows, order, MASKER, batch_size=batch_size, start_step=start_step, host=host, hosts=hosts, threads=threads)
+        rows, order, MASKER, batch_size=batch_size, start_step=start_step, part=part, threads=threads)
     return join(itertools.islice(batches, steps))
 
 
-def evaluate(rows=ROWS, batch_size=8, max_rows=0, host=0, hosts=1, threads=2):
-    batches = pipeline.make_eval_batches(rows, MASKER, batch_size=batch_size, max_rows=max_rows, host=host, hosts=hosts, threads=threads)
+def evaluate(rows=ROWS, batch_size=8, max_rows=0, part=None, threads=2):
+    batches = pipeline.make_eval_batches(rows, MASKER, batch_size=batch_size, max_rows=max_rows, part=part, threads=threads)
     return join(batches)
 
 
@@ -81,7 +81,7 @@ def test_same_bits_with_any_number_of_threads_and_parts(monkeypatch):
     whole = train(9)
     assert_same(train(9, threads=1), whole)
     assert_same(train(9, threads=5), whole)
-    monkeypatch.setattr(pipeline, "PART_ROWS", 3)  # 8 rows in parts of 3, 3 and 2
+    monkeypatch.setattr(pipeline, "PIECE_ROWS", 3)  # 8 rows in pieces of 3, 3 and 2
     assert_same(train(9, threads=3), whole)
 
 
@@ -98,13 +98,10 @@ def test_seeking_far_does_not_run_there():
     assert time.monotonic() - began < 10  # at a million steps a second, running there would take eleven days
 
 
-def test_hosts_share_each_batch():
-    whole = train(9)
-    halves = [train(9, host=host, hosts=2) for host in range(2)]
-    assert_same({name: np.concatenate([half[name] for half in halves], 1) for name in whole}, whole)
-    whole = evaluate(batch_size=12)
-    parts = [evaluate(batch_size=12, host=host, hosts=3) for host in range(3)]
-    assert_same({name: np.concatenate([part[name] for part in parts], 1) for name in whole}, whole)
+@pytest.mark.parametrize("part", [[0, 1, 2, 3], [4, 5, 6, 7], [0, 3, 5], [7]], ids=str)
+def test_a_part_of_a_batch_is_made_without_the_rest(part):
+    for whole, some in ((train(9), train(9, part=np.array(part))), (evaluate(), evaluate(part=np.array(part)))):
+        assert_same({name: field[:, part] for name, field in whole.items()}, some)
 
 
 def test_masks_do_not_depend_on_the_batch_size():
@@ -151,7 +148,7 @@ def test_training_and_evaluation_masks_differ():
 
 
 def test_closed_batches_end():
-    batches = pipeline.make_batches(ROWS, ORDER, MASKER, batch_size=8, start_step=0, host=0, hosts=1, threads=2)
+    batches = pipeline.make_batches(ROWS, ORDER, MASKER, batch_size=8, start_step=0, part=None, threads=2)
     next(batches)
     batches.close()
     assert list(batches) == []
@@ -165,7 +162,7 @@ class Slow(test_pipeline.synthetic.Rows):
         time.sleep(0.05)
         return super().read(ids)
 batches = test_pipeline.pipeline.make_batches(
-    Slow(64, [[60]] * 9), test_pipeline.Order([9], [1.0], 0), test_pipeline.MASKER, batch_size=8, start_step=0, host=0, hosts=1, threads=2)
+    Slow(64, [[60]] * 9), test_pipeline.Order([9], [1.0], 0), test_pipeline.MASKER, batch_size=8, start_step=0, part=None, threads=2)
 next(batches)
 """
     here = Path(__file__).parent
@@ -174,8 +171,6 @@ next(batches)
 
 
 def test_mistakes_are_named():
-    with pytest.raises(InputError, match="9 rows cannot be shared evenly by 2 hosts"):
-        train(1, batch_size=9, hosts=2)
     empty = synthetic.Rows(64, [[10]])
     empty.num_rows = 0
     with pytest.raises(InputError, match="no rows"):

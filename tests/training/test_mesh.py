@@ -6,24 +6,19 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from spanbert_jax import objectives
-from spanbert_jax.errors import InputError
 from spanbert_jax.model import spanbert
 from spanbert_jax.training import sharding
-from tests.small import batches_of, small_config, small_program
+from spanbert_jax.training.program import build_program
+from tests.small import batches_of, slots_of, small_config, small_program
 
-STEPS = 5
-MESHES = {
-    "one device": (1, (1, 1, 1)),
-    "data=8": (8, (8, 1, 1)),
-    "fsdp=8": (8, (1, 8, 1)),
-    "data=2,fsdp=4": (8, (2, 4, 1)),
-    "data=2,fsdp=2,tensor=2": (8, (2, 2, 2)),
-    "data=2,tensor=4": (8, (2, 1, 4)),
-}
+STEPS = 20
+ONE = (1, (1, 1, 1))
+MESHES = [(data, 8 // data // tensor, tensor) for data in (1, 2, 4, 8) for tensor in (1, 2, 4, 8) if 8 % (data * tensor) == 0]  # all of 8 devices
 
 
 def trajectory(store, devices, shape, **changes):
     """(losses of each step, gradient norms, parameters at the end), dropout on."""
+    changes = dict(model__heads=8) | changes
     config = small_config(**dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), shape)), **changes)
     program = small_program(config, devices)
     state, metrics = program.init(None), []
@@ -35,7 +30,7 @@ def trajectory(store, devices, shape, **changes):
 
 @pytest.fixture(scope="module")
 def one_device(store):
-    return trajectory(store, *MESHES["one device"])
+    return trajectory(store, *ONE)
 
 
 PAIRS = dict(data__blocks="pair", data__max_blocks_per_row=1, objectives__nsp_weight=1.0, objectives__sbo_weight=0.0)
@@ -43,29 +38,54 @@ PAIRS = dict(data__blocks="pair", data__max_blocks_per_row=1, objectives__nsp_we
 
 @pytest.fixture(scope="module")
 def one_device_pairs(store):
-    return trajectory(store, *MESHES["one device"], **PAIRS)
+    return trajectory(store, *ONE, **PAIRS)
 
 
 def assert_same(run, reference):
-    np.testing.assert_allclose(run[0], reference[0], rtol=1e-5)
-    np.testing.assert_allclose(run[1], reference[1], rtol=1e-4)
+    """Loss and gradient of the first steps to rounding; then that of rounding which Adam magnifies where gradients are tiny."""
+    np.testing.assert_allclose(run[0][:5], reference[0][:5], rtol=1e-5)
+    np.testing.assert_allclose(run[1][:5], reference[1][:5], rtol=1e-4)
+    np.testing.assert_allclose(run[0], reference[0], rtol=1e-4)
+    np.testing.assert_allclose(run[1], reference[1], rtol=1e-2)
     for path, leaf in run[2].items():
-        np.testing.assert_allclose(leaf, reference[2][path], atol=1e-3, err_msg=path)  # Adam magnifies rounding where gradients are tiny
+        np.testing.assert_allclose(leaf, reference[2][path], atol=5e-3, err_msg=path)
 
 
-@pytest.mark.parametrize("name", list(MESHES)[1:])
-def test_meshes_agree(store, one_device, name):
-    assert_same(trajectory(store, *MESHES[name]), one_device)
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_meshes_agree(store, one_device, shape):
+    assert_same(trajectory(store, 8, shape), one_device)
 
 
-@pytest.mark.parametrize("name, accumulation", [("one device", 4), ("data=2,fsdp=4", 2), ("data=2,fsdp=2,tensor=2", 4)])
-def test_accumulation_agrees_dropout_and_all(store, one_device, name, accumulation):
-    assert_same(trajectory(store, *MESHES[name], accumulation=accumulation), one_device)
+def test_slices_agree(store, one_device):
+    assert_same(trajectory(store, 8, (4, 2, 1), mesh__slices=2), one_device)
 
 
-@pytest.mark.parametrize("name, accumulation", [("data=2,fsdp=2,tensor=2", 1), ("one device", 4)])
-def test_pairs_with_next_sentence_prediction_agree_too(store, one_device_pairs, name, accumulation):
-    assert_same(trajectory(store, *MESHES[name], accumulation=accumulation, **PAIRS), one_device_pairs)
+@pytest.mark.parametrize("devices, shape, accumulation", [(*ONE, 4), (8, (2, 4, 1), 2), (8, (2, 2, 2), 4)], ids=str)
+def test_accumulation_agrees_dropout_and_all(store, one_device, devices, shape, accumulation):
+    assert_same(trajectory(store, devices, shape, accumulation=accumulation), one_device)
+
+
+@pytest.mark.parametrize("devices, shape, accumulation", [(8, (2, 2, 2), 1), (*ONE, 4)], ids=str)
+def test_pairs_with_next_sentence_prediction_agree_too(store, one_device_pairs, devices, shape, accumulation):
+    assert_same(trajectory(store, devices, shape, accumulation=accumulation, **PAIRS), one_device_pairs)
+
+
+def test_a_vocabulary_that_does_not_divide_agrees_too(store):
+    """4,099 pieces on tensor=8: rounded up to 4,104, of which five are never predicted and get no gradient."""
+    def run(devices, shape):
+        config = small_config(model__heads=8, **dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), shape)))
+        mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
+        program = build_program(config, mesh, 4099, slots_of(config))
+        state, losses = program.init(None), []
+        for _, batch in zip(range(3), batches_of(store, config)):
+            state, metrics = program.train_step(state, sharding.put_batch(mesh, batch))
+            losses.append(float(metrics["loss"]))
+        return program.spec, losses, jax.device_get(state.params["encoder"]["embeddings"]["word"])
+
+    (spec, losses, word), (_, alone, expected) = run(8, (1, 1, 8)), run(*ONE)
+    assert spec.vocab_multiple == 8 and word.shape == expected.shape == (4099, 32)
+    np.testing.assert_allclose(losses, alone, rtol=1e-5)
+    np.testing.assert_allclose(word, expected, atol=1e-4)
 
 
 def test_the_loss_falls(one_device):
@@ -109,36 +129,3 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradient(store):
     (a, grads_a), (b, grads_b) = (jax.jit(jax.value_and_grad(loss))(params, batch) for batch in (packed, alone))
     np.testing.assert_allclose(a, b, rtol=1e-6)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), grads_a, grads_b)
-
-
-def test_every_parameter_matches_one_rule_and_shards_on_a_mesh():
-    config = small_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2)
-    program = small_program(config, 8)
-    for path, leaf in flatten_dict(program.state.params, sep="/").items():
-        assert leaf.sharding.spec == sharding.spec_of(path)
-    bytes_of = lambda leaf: leaf.size * leaf.dtype.itemsize
-    leaves = jax.tree.leaves((program.state.params, program.state.opt_state))
-    replicated = sum(bytes_of(leaf) for leaf in leaves if leaf.sharding.is_fully_replicated)
-    assert replicated < 0.1 * sum(map(bytes_of, leaves))  # norms and small biases; less than 1 % at real widths
-    with pytest.raises(ValueError, match="matches 0 sharding rules"):
-        sharding.spec_of("encoder/novelty/kernel")
-
-
-def test_state_is_born_sharded():
-    program = small_program(small_config(mesh__data=1, mesh__fsdp=8), 8)
-    word = program.init(None).params["encoder"]["embeddings"]["word"]
-    assert {shard.data.shape for shard in word.addressable_shards} == {(word.shape[0], word.shape[1] // 8)}
-
-
-def test_mesh_sizes_that_do_not_fit_are_told():
-    mesh = small_config().mesh
-    assert sharding.mesh_shape(mesh, 8) == (8, 1, 1)
-    mesh.update(dict(data=3, fsdp=1, tensor=1))
-    with pytest.raises(InputError, match="data=3 x fsdp=1 x tensor=1 is for 3 devices, but there are 8"):
-        sharding.mesh_shape(mesh, 8)
-    mesh.update(dict(data=-1, fsdp=-1))
-    with pytest.raises(InputError, match="one at most -1"):
-        sharding.mesh_shape(mesh, 8)
-    config = small_config(mesh__data=4, mesh__tensor=2, batch_size=6, model__heads=1)
-    problems = sharding.validate(config, sharding.make_mesh(config.mesh, jax.devices()), 4096)
-    assert len(problems) == 2 and "6 / 1 = 6 rows must be a multiple of mesh data x fsdp = 4" in problems[0] and "model.heads 1" in problems[1]

@@ -6,10 +6,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from spanbert_jax.training.optimizer import learning_rate, make_optimizer
-from tests.small import small_config
+from spanbert_jax.training import sharding
+from spanbert_jax.training.optimizer import kept_in_bfloat16, learning_rate, make_optimizer, stochastically_rounded
+from tests.small import batches_of, small_config, small_program
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "goldens" / "golden_optim.json").read_text())
 
@@ -68,3 +70,51 @@ def test_clipping_is_by_global_norm():
         _, state = tx.update({"kernel": jnp.full(4, 5.0)}, tx.init(params), params)
         moments = next(part for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu"))
         np.testing.assert_allclose(jnp.linalg.norm(moments.mu["kernel"]), 0.5 * expected, rtol=1e-6)
+
+
+def test_stochastic_rounding_is_right_on_average_and_exact_where_it_can_be():
+    x = jnp.concatenate([jnp.full(100_000, 1 + 2.0**-10), jnp.array([0.0, 1.0, -2.5, 2.0**-120])])
+    rounded = stochastically_rounded(x, jnp.array([7], jnp.uint32))
+    assert rounded.dtype == jnp.bfloat16 and np.array_equal(rounded[-4:].astype(jnp.float32), x[-4:])
+    assert set(np.unique(rounded[:-4].astype(np.float32))) == {1.0, 1 + 2.0**-7}  # its two neighbours
+    share = np.mean(rounded[:-4].astype(np.float32) > 1)
+    assert abs(share - 1 / 8) < 5 * np.sqrt(1 / 8 * 7 / 8 / 100_000)
+    again = stochastically_rounded(x, jnp.array([8], jnp.uint32))
+    assert 0.1 < np.mean(np.asarray(rounded != again)[:-4]) < 0.35  # other updates, other bits: 2 * 1/8 * 7/8
+
+
+def test_moments_in_bfloat16_follow_those_in_float32():
+    """Gradients whose size falls by ten: rounded to the nearest, the average of squares would stay where it was."""
+    plain = optax.scale_by_adam(b1=0.9, b2=0.999)
+    halved = kept_in_bfloat16(plain)
+    params = {"a": {"kernel": jnp.zeros(4096)}, "b": {"bias": jnp.zeros(8)}}
+    states = [plain.init(params), halved.init(params)]
+    assert {leaf.dtype for leaf in jax.tree.leaves((states[1].mu, states[1].nu))} == {jnp.dtype("bfloat16")}
+    update = [jax.jit(transform.update) for transform in (plain, halved)]
+    rng = np.random.default_rng(0)
+    for step in range(1500):
+        size = 1.0 if step < 500 else 0.1
+        grads = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * size, jnp.float32), params)
+        (exact, states[0]), (near, states[1]) = (one(grads, state) for one, state in zip(update, states))
+    mean = lambda state: float(jnp.mean(state.nu["a"]["kernel"].astype(jnp.float32)))
+    assert mean(states[0]) < 0.2  # it has moved a long way from 0.39
+    assert mean(states[1]) == pytest.approx(mean(states[0]), rel=0.01)
+    error = np.asarray(near["a"]["kernel"] - exact["a"]["kernel"])
+    assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(np.asarray(exact["a"]["kernel"])**2))
+
+
+def test_a_run_with_moments_in_bfloat16_learns_alike(store):
+    def losses(**changes):
+        config = small_config(**changes)
+        program = small_program(config, 8)
+        state, told = program.init(None), []
+        for _, batch in zip(range(20), batches_of(store, config)):
+            state, metrics = program.train_step(state, sharding.put_batch(program.mesh, batch))
+            told.append(float(metrics["loss"]))
+        return state, told
+
+    (exact, plain), (near, halved) = losses(), losses(optimizer__state_dtype="bfloat16", mesh__data=2, mesh__fsdp=4)
+    assert plain[0] == pytest.approx(halved[0], rel=1e-6) and plain != halved
+    np.testing.assert_allclose(halved, plain, rtol=5e-3)
+    size = lambda state: sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
+    assert size(near) == pytest.approx(size(exact) / 2, rel=0.01)
