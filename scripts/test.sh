@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=${EXTRAS:-dev} source scripts/environment.sh
-exec python -m pytest "$@"
+exec python -m pytest --numprocesses="${TEST_PROCESSES:-2}" --dist=loadfile "$@" # mostly compilations of a core each

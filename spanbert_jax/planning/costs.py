@@ -14,6 +14,7 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.planning.hlo import Array, Computation, Instruction, Module, device_groups, integers, parse
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+SEND = "send"  # to the other slices of a TPU, whose runtime adds up what all of them send
 _MATMUL_CALLS = ("__cublas$gemm", "__cublas$lt$matmul")
 _NOTES = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")  # calls by which a TPU's compiler speaks to itself
 _SLICES = ("dynamic-slice", "slice", "gather")  # read no more of their first operand than they return
@@ -26,9 +27,9 @@ _NO_TRAFFIC = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast",
 class Collective:
     """An exchange between devices, of which the program has one instruction."""
 
-    kind: str               # one of COLLECTIVES
+    kind: str               # one of COLLECTIVES, or SEND
     axes: tuple[str, ...]   # mesh axes it runs over, in the mesh's order
-    group: int              # devices in each group
+    group: int              # devices in each group; of SEND: slices
     dtype: str              # e.g. "bf16"; of a tuple: that of its largest part
     bytes: int              # payload of one execution on one device: the larger of its input and its output
     count: int              # executions in one step
@@ -78,6 +79,7 @@ class _Count:
 
     def __init__(self, module: Module, mesh_shape: dict[str, int]):
         self.module, self.mesh_shape, self.traffic = module, mesh_shape, _Traffic(module)
+        self.devices = math.prod(mesh_shape.values())
         self.of = functools.cache(self.of)
         self.axes_of = functools.cache(self.axes_of)
 
@@ -106,6 +108,8 @@ class _Count:
     def collectives(self, computation: Computation, one: Instruction) -> tuple[Collective, ...]:
         """The instruction itself, if it is a collective that moves data and is not a later part of one."""
         kind = one.opcode.removesuffix("-start")
+        if kind == SEND and "megascale" in one.attributes:
+            return self.sent(one)
         if kind not in COLLECTIVES or _goes_on(computation, one):
             return ()
         axes, group = self.axes_of(one.attributes)
@@ -119,19 +123,28 @@ class _Count:
         largest = max(payload, key=lambda array: array.bytes)
         return (Collective(kind, axes, group, largest.dtype, sum(array.bytes for array in payload), 1, one.op_name),)
 
+    def sent(self, one: Instruction) -> tuple[Collective, ...]:
+        """What an instruction gives the runtime that joins slices: the program is that of one slice, so nothing else in it crosses them."""
+        (array,) = one.parts[0]
+        first_of_each = tuple(range(0, self.devices, self.module.partitions or self.devices))
+        return (Collective(SEND, self.along([first_of_each]), len(first_of_each), array.dtype, array.bytes, 1, one.op_name),)
+
     def axes_of(self, attributes: str) -> tuple[tuple[str, ...], int]:
         """The mesh axes along which the devices of a group differ, and how many devices the largest group has."""
-        devices = math.prod(self.mesh_shape.values())
-        groups = device_groups(attributes, devices)
-        if max(map(max, groups)) >= devices:
-            raise InputError(f"the program has a collective of partition {max(map(max, groups))}, but the mesh {self.mesh_shape} has {devices} "
+        groups = device_groups(attributes, self.module.partitions or self.devices)
+        if max(map(max, groups)) >= self.devices:
+            raise InputError(f"the program has a collective of partition {max(map(max, groups))}, but the mesh {self.mesh_shape} has {self.devices} "
                              "positions: give the mesh that it was compiled for")
-        axes, stride = [], devices
+        return self.along(groups), max(map(len, groups))
+
+    def along(self, groups: list[tuple[int, ...]]) -> tuple[str, ...]:
+        """The mesh axes along which the devices of a group differ."""
+        axes, stride = [], self.devices
         for axis, size in self.mesh_shape.items():
             stride //= size
             if any(len({device // stride % size for device in group}) > 1 for group in groups):
                 axes.append(axis)
-        return tuple(axes), max(map(len, groups))
+        return tuple(axes)
 
 
 def _goes_on(computation: Computation, one: Instruction) -> bool:
@@ -232,6 +245,8 @@ class _Traffic:
 
     def written(self, computation: Computation, one: Instruction) -> int:
         """Of its result. What a fusion hands through in the operand's own buffer is not written."""
+        if one.opcode == SEND:
+            return 0
         if one.opcode != "fusion":
             update = _update(computation, one)
             if update is not None and not one.arrays[0].memory:

@@ -117,10 +117,14 @@ class Computation:
 
 @dataclass(frozen=True)
 class Module:
-    """A program: its computations by name, and that which runs first."""
+    """A program: its computations by name, that which runs first, and for how many partitions it is (0: the text does not tell).
+
+    Of several slices of TPUs it is the program of each, and its partitions are those of one.
+    """
 
     computations: dict[str, Computation]
     entry: Computation
+    partitions: int = 0
 
     def trip_count(self, within: Computation, loop: Instruction) -> int | None:
         """How often a while's body runs; None if the text does not tell.
@@ -190,7 +194,8 @@ def parse(text: str) -> Module:
             entry = name if head[1] else entry
     if entry not in computations:
         raise InputError("the text of a compiled program has no ENTRY computation: give what compiled.as_text() returns, whole")
-    return Module(computations, computations[entry])
+    partitions = re.search(r"^HloModule .*\bnum_partitions=(\d+)", text, re.MULTILINE)
+    return Module(computations, computations[entry], int(partitions[1]) if partitions else 0)
 
 
 def _instruction(name: str, text: str) -> Instruction:

@@ -8,10 +8,10 @@ import dataclasses
 import numpy as np
 from jax.sharding import Mesh
 
-from spanbert_jax.planning.costs import Collective, Costs
+from spanbert_jax.planning.costs import SEND, Collective, Costs
 from spanbert_jax.planning.topologies import Topology
 
-PASSES = {"all-reduce": 2}  # how often the payload goes round: an all-reduce is a reduce-scatter and an all-gather
+PASSES = {"all-reduce": 2, SEND: 2}  # how often the payload goes round: a sum over all is a reduce-scatter and an all-gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +50,15 @@ def collective_seconds(collective: Collective, topology: Topology, mesh: Mesh) -
     """(seconds within slices, seconds between slices) of all executions of a collective.
 
     A group of n devices moves (n - 1) / n of the payload through each device, twice for an all-reduce. Between m slices each device's share of
-    the network carries (m - 1) / m of what it has of the payload once the other devices of its slice have theirs.
+    the network carries (m - 1) / m of what it has of the payload once the other devices of its slice have theirs. GPUs' collectives do both;
+    TPUs' stay within a slice (the group is as large as the axes' part in it), and what is sent to other slices is a kind of its own.
     """
-    group = group_of(mesh, collective.axes)
+    payload = collective.bytes * collective.count * PASSES.get(collective.kind, 1)
+    if collective.kind == SEND:
+        return 0.0, payload * (collective.group - 1) / collective.group / topology.device.network_bandwidth
+    group = group_of(mesh, collective.axes)[:collective.group]  # the axis that crosses slices is the outermost
     slices = sorted({topology.slice_of(device) for device in group})
     here = [device for device in group if topology.slice_of(device) == slices[0]]
-    payload = collective.bytes * collective.count * PASSES.get(collective.kind, 1)
     within = payload * (len(here) - 1) / len(here) / bandwidth(here, topology)
     between = payload / len(here) * (len(slices) - 1) / len(slices) / topology.device.network_bandwidth
     return within, between

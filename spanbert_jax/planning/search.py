@@ -29,15 +29,15 @@ REMATS = ("none", "dots", "full")
 class Candidate:
     """One way to run a config."""
 
-    bound_seconds: float      # of its products at the devices' peak
+    least_seconds: float      # nothing is faster: its products at the devices' peak, its state read and written once
     shape: tuple[int, ...]    # of the mesh
     accumulation: int
     remat: str
 
-    def told(self) -> str:
-        """In a few words."""
-        mesh = ", ".join(f"{axis}={size}" for axis, size in zip(sharding.AXES, self.shape))
-        return f"mesh {mesh}, accumulation {self.accumulation}, remat {self.remat}"
+    def flags(self) -> str:
+        """For the command line."""
+        sizes = " ".join(f"--config.mesh.{axis}={size}" for axis, size in zip(sharding.AXES, self.shape))
+        return f"{sizes} --config.accumulation={self.accumulation} --config.model.remat={self.remat}"
 
 
 def candidates(config, topology: Topology, vocab_size: int) -> list[Candidate]:
@@ -59,8 +59,9 @@ def candidates(config, topology: Topology, vocab_size: int) -> list[Candidate]:
             of_remat = dataclasses.replace(spec, remat=remat)
             if state / math.prod(shape[1:]) + kept_bytes(of_remat, rows, config.seq_len, shape[-1]) <= device.memory_bytes:
                 total = flops + remat_flops(of_remat, config.batch_size, config.seq_len)
-                found.append(Candidate(total / (devices * device.peak_flops), shape, accumulation, remat))
-    return sorted(found, key=lambda candidate: (candidate.bound_seconds, candidate.accumulation, candidate.shape[::-1]))
+                least = max(total / (devices * device.peak_flops), 2 * state / math.prod(shape[1:]) / device.memory_bandwidth)
+                found.append(Candidate(least, shape, accumulation, remat))
+    return sorted(found, key=lambda candidate: (candidate.least_seconds, candidate.accumulation, candidate.shape[::-1]))
 
 
 def meshes(devices: int) -> Iterator[tuple[int, ...]]:
@@ -105,21 +106,21 @@ def search(config, topology: Topology, vocab_size: int, most: int, tell: Callabl
     if problems := problems_of(config, topology.devices[0]):
         raise InputError("\n".join(problems))
     listed = candidates(config, topology, vocab_size)
-    best, asked = None, 0
+    best, chosen, asked = None, None, 0
     for candidate in listed:
-        if asked == most or best and candidate.bound_seconds >= best.roofline.bound_seconds:
+        if asked == most or best and candidate.least_seconds >= best.roofline.bound_seconds:
             break
         asked += 1
         try:
             plan = make_plan(applied(config, candidate.shape, candidate.accumulation, candidate.remat), topology, vocab_size)
         except DoesNotFit:
-            tell(f"{asked}: {candidate.told()}: does not fit")
+            tell(f"{asked}: {candidate.flags()}: does not fit")
             continue
-        tell(f"{asked}: {candidate.told()}: {plan.roofline.bound_seconds * 1e3:,.1f} ms a step, by {plan.roofline.bound_by}")
+        tell(f"{asked}: {candidate.flags()}: {plan.roofline.bound_seconds * 1e3:,.1f} ms a step, by {plan.roofline.bound_by}")
         if best is None or plan.roofline.bound_seconds < best.roofline.bound_seconds:
-            best = plan
+            best, chosen = plan, candidate
     if best is None:
         raise DoesNotFit(f"nothing tried fits {topology.name}: {len(listed)} ways might by formula, {asked} were compiled. Give more devices, a smaller "
                          "seq_len, or optimizer.state_dtype=bfloat16")
-    tell(f"the best of {asked} compiled, of {len(listed)} ways that might fit")
+    tell(f"the best of {asked} compiled, of {len(listed)} ways that might fit: {chosen.flags()}")
     return best
