@@ -50,6 +50,11 @@ class Checkpoints:
         with self._telling_damage(step):
             return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
+    def check(self, step: int, like: Any) -> None:
+        """Raises InputError unless restore(step, like) would find the shapes that it asks for; reads no arrays."""
+        with self._telling_damage(step):
+            self._check_shapes(step, like)
+
     def restore(self, step: int, like: Any) -> Any:
         """The state of that step, laid out as `like`: a pytree of jax.ShapeDtypeStruct with shardings, of any mesh.
 

@@ -47,13 +47,15 @@ def pretrain(config, workdir: Path) -> int:
             check_shared(workdir)
             mixture = open_corpus(config, tokenizer, workdir, tell)
             program = build_program(config, mesh, tokenizer.vocab_size, slots_of(config))
-            feed = Feed(config, mixture, tokenizer)
-        steps = compiled(config, program, slots_of(config), tell)
         record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": mixture.fingerprint}
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
         with agreed():
-            state = restored_state(checkpoints, program, record)
-            state = fresh_state(config, program, mixture, initial) if state is None else state
+            step = checkpoints.latest()
+            check_resumable(checkpoints, step, program, record)  # before what takes long, and before anything is written
+            feed = Feed(config, mixture, tokenizer)
+        steps = compiled(config, program, slots_of(config), tell)
+        with agreed():
+            state = fresh_state(config, program, mixture, initial) if step is None else checkpoints.restore(step, program.state)
         del initial  # as large as the model, and of no more use
         with agreed():
             if is_first():
@@ -97,18 +99,17 @@ def fresh_state(config, program: Program, mixture: Mixture, initial: Initial | N
     return with_params(state, initial.params)
 
 
-def restored_state(checkpoints: Checkpoints, program: Program, record: dict):
-    """The newest checkpoint's state on the program's mesh, or None if there is none.
+def check_resumable(checkpoints: Checkpoints, step: int | None, program: Program, record: dict) -> None:
+    """Checks that the checkpoint of that step, if any, is of this run.
 
     Raises:
       InputError: it is of another config, vocabulary, corpus or model.
     """
-    step = checkpoints.latest()
     if step is None:
-        return None
+        return
     saved = checkpoints.record(step)
     changed = config_lib.differences(config_lib.from_json(saved["config"]), config_lib.from_json(record["config"]))
     changed += [f"{what}: {saved[what][:12]} in the run, {record[what][:12]} now" for what in ("vocabulary", "store") if saved[what] != record[what]]
     if changed:
         raise InputError(f"the checkpoint of step {step} is of a run that differs in\n  " + "\n  ".join(changed))
-    return checkpoints.restore(step, program.state)
+    checkpoints.check(step, program.state)
