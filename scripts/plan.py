@@ -1,10 +1,12 @@
 """What a config costs on a machine that is not here: python scripts/plan.py --config=configs/spanbert.py:large --topology=v5e:16x16"""
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
 from spanbert_jax import cli
+from spanbert_jax.folders import new_file
 
 
 def main() -> int:
@@ -23,10 +25,11 @@ def main() -> int:
     from spanbert_jax.planning.show import show, to_json
     from spanbert_jax.planning.topologies import topology
     asked, vocab_size = topology(flags.topology), tokenizer_of(flags.config).vocab_size
-    plan = search(flags.config, asked, vocab_size, flags.most, print) if flags.search else make_plan(flags.config, asked, vocab_size)
-    print(show(plan))
-    if flags.json:
-        flags.json.write_text(json.dumps(to_json(plan), indent=2) + "\n", encoding="utf-8")
+    with new_file(flags.json) if flags.json else contextlib.nullcontext() as file:
+        plan = search(flags.config, asked, vocab_size, flags.most, print) if flags.search else make_plan(flags.config, asked, vocab_size)
+        print(show(plan))
+        if file:
+            file.write(json.dumps(to_json(plan), indent=2) + "\n")
     return 0
 
 

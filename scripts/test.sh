@@ -4,4 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=${EXTRAS:-dev} source scripts/environment.sh
-exec python -m pytest --numprocesses="${TEST_PROCESSES:-2}" --dist=loadfile "$@" # mostly compilations of a core each
+# Two processes, since tests are mostly compilations of a core each; in the files' order, which has no long file last.
+exec python -m pytest --numprocesses="${TEST_PROCESSES:-2}" --dist=loadfile --no-loadscope-reorder "$@"

@@ -29,6 +29,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script's main and exits with its code; an InputError becomes its message on stderr and exit code 2, Ctrl-C 130."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no operation of ours has any use for it, and it says on some CPUs that it is there
     try:
         code = main()
     except (InputError, Diverged) as error:

@@ -1,10 +1,11 @@
-"""Folders made for something, and not left behind when nothing comes of it."""
+"""Folders and files made for something, and not left behind when nothing comes of it."""
 
 import contextlib
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from spanbert_jax.errors import InputError
 
@@ -47,6 +48,30 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         refuse_taken(folder)
         raise InputError(f"{folder}: cannot write it ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[str]]:
+    """A temporary text file to write into, beside `path`, which it becomes when the block ends well; else it is removed.
+
+    What is no plain file, as /dev/stdout, is written to where it is.
+
+    Raises:
+      InputError: it cannot be written; said before the block begins.
+    """
+    plain = not path.is_symlink() and (path.is_file() or not path.exists())
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}") if plain else path
+    try:
+        file = temporary.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        with file:
+            yield file
+        temporary.replace(path)
+    finally:
+        if plain:
+            temporary.unlink(missing_ok=True)
 
 
 def refuse_taken(folder: Path) -> None:

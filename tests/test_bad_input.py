@@ -1,5 +1,6 @@
 """Every mistake a user can make, through the scripts: exit code 2, one clear line a problem, no traceback, and nothing written."""
 
+import importlib.util
 import os
 import runpy
 import shutil
@@ -127,6 +128,15 @@ TRAINING = {
                                    ["'splash'", "model.attention_dropout is 0.1", "make that 0", "model.skip_attention_dropout True", "'xla'"]),
     "rows too short for an attention": (dict(model__attention="splash"), ["'splash'", "seq_len 16", "multiple of 128"]),
 }
+# What a plan can tell besides: (topology, overrides, what the line says).
+PLANS = {
+    "unknown topology": ("v9:4x4", {}, ["'v9:4x4'", "is unknown", "v5e:16x16", "h100:4x8", "cpu:8"]),
+    "no such slice": ("v5e:3x5", {}, ["v5e:3x5", "4x4, 4x8, 8x8"]),
+    "missing compiler for TPUs": ("v5e:4x4", {}, ["v5e", "not installed", "pip install 'spanbert_jax[plan]'"]),
+    "missing compiler for GPUs": ("h100:8", {}, ["h100", "not installed", "pip install 'spanbert_jax[plan_gpu]'"]),
+    **{name: ("cpu:8", *TRAINING[name]) for name in ("batch not divisible by the mesh", "mesh of other devices", "heads not divisible by the mesh",
+                                                    "attention for another platform", "rows too short for an attention")},
+}
 # Text, vocabulary and store.
 DATA = {
     "missing corpus": (dict(data__source="absent/*.txt"), ["absent/*.txt", "no file"]),
@@ -148,6 +158,19 @@ DATA = {
 def test_pretrain(changes, said, workdir, refused):
     line = one(refused("pretrain", *flags(**changes), f"--workdir={workdir}"))
     assert all(part in line for part in said), line
+
+
+@pytest.mark.parametrize("topology, changes, said", PLANS.values(), ids=PLANS)
+def test_plan(topology, changes, said, refused, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # the script sets variables
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)  # no compiler is installed
+    line = one(refused("plan", *flags(**changes), f"--topology={topology}", "--json=plan.json"))
+    assert all(part in line for part in said), line
+
+
+def test_a_plan_that_cannot_be_written_is_told_before_it_is_made(refused, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert "cannot write absent/plan.json" in one(refused("plan", *flags(), "--topology=cpu:8", "--json=absent/plan.json"))
 
 
 @pytest.mark.parametrize("changes, said", [*CONFIGS.values(), *DATA.values()], ids=[*CONFIGS, *DATA])

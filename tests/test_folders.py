@@ -5,7 +5,7 @@ import os
 import pytest
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import made_for_now, new_folder
+from spanbert_jax.folders import made_for_now, new_file, new_folder
 
 
 def test_what_was_made_and_stayed_empty_goes_again(tmp_path):
@@ -58,3 +58,31 @@ def test_and_never_over_something(tmp_path):
         (tmp_path / "raced" / "file").write_text("faster")
     assert (tmp_path / "raced" / "file").read_text() == "faster"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "raced"]
+
+
+def test_a_new_file_appears_whole(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with new_file(tmp_path / "a") as file:
+        file.write("new")
+        assert (tmp_path / "a").read_text() == "old"
+    assert (tmp_path / "a").read_text() == "new" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_that_nothing_came_of_leaves_no_trace(tmp_path):
+    with pytest.raises(KeyError), new_file(tmp_path / "a") as file:
+        file.write("half")
+        raise KeyError
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    for path in (tmp_path / "absent" / "a", tmp_path):
+        with pytest.raises(InputError, match=f"cannot write {path}: "), new_file(path):
+            pytest.fail("the block began")
+
+
+def test_what_is_no_plain_file_stays_what_it_is(tmp_path):
+    (tmp_path / "link").symlink_to("/dev/null")
+    with new_file(tmp_path / "link") as file:
+        file.write("gone")
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path) == ["link"]

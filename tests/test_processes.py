@@ -36,7 +36,7 @@ def start(workdir: Path, processes: int, each=lambda process: {}, **changes) -> 
                    *(f"--config.{key}={value}" for key, value in settings.items())]
         if processes > 1:
             command += [f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={process}"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // processes}"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", f"count={8 // processes}")}
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     return started
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spanbert_jax.data.tokenizer import Tokenizer
-from spanbert_jax.errors import InputError
+from spanbert_jax.folders import new_file
 from spanbert_jax.tasks.fill_spans import FilledSpan, FilledText, Guess
 
 
@@ -22,18 +22,10 @@ def write_json_lines(path: Path, filled: Iterable[FilledText], tokenizer: Tokeni
     Raises:
       InputError: the file cannot be written; said before the first text is filled.
     """
-    temporary, count = path.with_name(f".{path.name}.tmp"), 0
-    try:
-        file = temporary.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with file:
-            for count, text in enumerate(filled, 1):
-                file.write(json.dumps(as_json(text, tokenizer), ensure_ascii=False) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    count = 0
+    with new_file(path) as file:
+        for count, text in enumerate(filled, 1):
+            file.write(json.dumps(as_json(text, tokenizer), ensure_ascii=False) + "\n")
     return count
 
 

@@ -81,6 +81,45 @@ def test_problems_are_told_at_once(here):
         make_plan(small_config(mesh__data=3), here, TOKENIZER.vocab_size)
 
 
+RUN = """
+import json, sys
+from pathlib import Path
+from spanbert_jax.training.compiled import compiled, peak_bytes
+from spanbert_jax.training.sharding import put_batch
+from tests.small import batches_of, slots_of, small_config, small_program, small_store
+
+def kibibytes(name):
+    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1])
+
+config = small_config(**json.loads(sys.argv[2]))
+program = small_program(config, 8)
+step = compiled(config, program, slots_of(config), lambda line: None).train
+batches = batches_of(small_store(Path(sys.argv[1])), config)
+batch = put_batch(program.mesh, next(batches))
+before = kibibytes("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+state = program.init(None)
+for _ in range(3):
+    state, metrics = step(state, batch)
+float(metrics["loss"])
+print(8 * peak_bytes(step) / 1024, kibibytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [dict(mesh__data=1, mesh__fsdp=8), dict(model__remat="full")], ids=["shards", "copies"])
+def test_memory_of_a_cpu_is_what_a_run_takes(tmp_path, changes):
+    """Of eight devices, by the system's account of the process."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of a process's memory is known of Linux only")
+    changes |= dict(model__width=256, model__heads=8, model__mlp_width=1024, model__layers=4, seq_len=128, batch_size=64, eval__every=0)
+    ended = subprocess.run([sys.executable, "-c", RUN, tmp_path / "store", json.dumps(changes)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                           capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    planned, taken = map(float, ended.stdout.split())
+    assert taken == pytest.approx(planned, rel=0.15)
+
+
 def planned(tmp_path, config: str, name: str, *flags: str) -> dict:
     """The JSON of scripts/plan.py, as a user runs it."""
     wheel = "jax_cuda12_plugin" if name.startswith(("h100", "a100")) else "libtpu"
