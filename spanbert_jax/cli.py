@@ -26,10 +26,16 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
     return flags
 
 
+STACK = "--fibers_default_thread_stack_size"  # of the threads of the compiler for TPUs: its own 64 KiB overflow on attention for v6e
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script's main and exits with its code; an InputError becomes its message on stderr and exit code 2, Ctrl-C 130."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no operation of ours has any use for it, and it says on some CPUs that it is there
+    of_user = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if STACK not in of_user:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{of_user} {STACK}={2**20}".lstrip()
     try:
         code = main()
     except (InputError, Diverged) as error:

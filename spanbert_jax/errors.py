@@ -10,7 +10,14 @@ class InputError(ValueError):
 
 
 class DoesNotFit(InputError):
-    """A step that needs more memory than a device has. What was made of the text before stays, to be used by the next try."""
+    """A step that needs more memory than a device has. What was made of the text before stays, to be used by the next try.
+
+    needed_bytes: on one device, at the least; None: unknown.
+    """
+
+    def __init__(self, message: str, needed_bytes: int | None = None):
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
 
 
 class Diverged(ArithmeticError):

@@ -76,26 +76,26 @@ def make_plan(config, topology: Topology, vocab_size: int) -> Plan:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise DoesNotFit(unfit(topology, _used(str(error)))) from None
+        raise unfit(topology, _used(str(error))) from None
     seconds = time.perf_counter() - began
     if peak_bytes(compiled) > topology.device.memory_bytes:
-        raise DoesNotFit(unfit(topology, peak_bytes(compiled)))
+        raise unfit(topology, peak_bytes(compiled))
     sizes, costs = compiled.memory_analysis(), analyse(compiled.as_text(), dict(mesh.shape))
     costs = dataclasses.replace(costs, flops=costs.flops + kernel_flops(program.spec, config.batch_size, config.seq_len) // mesh.size)
     return Plan(config, topology, program, seconds, sizes.argument_size_in_bytes, sizes.temp_size_in_bytes, peak_bytes(compiled), costs,
                 roofline(costs, topology, mesh))
 
 
-def unfit(topology: Topology, needed: int | None) -> str:
-    """A line on a step that does not fit; needed: bytes, None if the compiler did not say."""
+def unfit(topology: Topology, needed: int | None) -> DoesNotFit:
+    """What to raise of a step that does not fit; needed: bytes, None if the compiler did not say."""
     what = f"{needed / 2**30:.2f} GiB" if needed else "more"
-    return (f"the step does not fit {topology.name}: it needs {what} on a device that has {topology.device.memory_bytes / 2**30:.2f} GiB; raise "
-            "accumulation or the mesh's shards, give model.remat=full, or let --search look for what fits")
+    return DoesNotFit(f"the step does not fit {topology.name}: it needs {what} on a device that has {topology.device.memory_bytes / 2**30:.2f} GiB; "
+                      "raise accumulation or the mesh's shards, give model.remat=full, or let --search look for what fits", needed)
 
 
 def _used(message: str) -> int | None:
-    """Bytes of "Used 18.66G of 15.75G hbm" in a compiler's message."""
-    match = re.search(r"[Uu]sed (\d+(?:\.\d+)?)([KMG])", message)
+    """Bytes of "Used 18.66G of 15.75G hbm" or "required for HLO temporaries (29.30G) exceeds" in a compiler's message."""
+    match = re.search(r"(?:[Uu]sed |temporaries \()(\d+(?:\.\d+)?)([KMG])", message)
     return round(float(match[1]) * {"K": 2**10, "M": 2**20, "G": 2**30}[match[2]]) if match else None
 
 

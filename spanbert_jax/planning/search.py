@@ -1,7 +1,7 @@
-"""The fastest plan that fits: meshes, microbatches and remat policies tried in the order of how fast they could be at the best.
+"""The fastest plan that fits: meshes, microbatches and remat policies tried in the order of how fast they promise to be.
 
-Branch and bound: what a candidate cannot beat (its products at peak speed) and cannot fit below (its train state and the activations it must
-keep) is known by formula; the compiler is asked only while a candidate could still beat the best plan found.
+Best first: of every way to run a config a formula tells the least memory and the least time. The compiler is asked for the fastest that may
+fit; what it says corrects the formula for all of that remat policy; and so on while one could still beat the best plan found.
 """
 
 import dataclasses
@@ -27,12 +27,15 @@ REMATS = ("none", "dots", "full")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One way to run a config."""
+    """One way to run a config. Bytes are those of one device."""
 
-    least_seconds: float      # nothing is faster: its products at the devices' peak, its state read and written once
     shape: tuple[int, ...]    # of the mesh
     accumulation: int
     remat: str
+    compute_seconds: float    # of its products, at the devices' peak
+    state_bytes: float        # train state: read and written in each step
+    gradient_bytes: float     # float32, besides the state
+    kept_bytes: int           # what the backward pass of a microbatch must find of its forward pass, at the least
 
     def flags(self) -> str:
         """For the command line."""
@@ -40,28 +43,61 @@ class Candidate:
         return f"{sizes} --config.accumulation={self.accumulation} --config.model.remat={self.remat}"
 
 
-def candidates(config, topology: Topology, vocab_size: int) -> list[Candidate]:
-    """Every mesh, accumulation and remat policy that divides the config and whose least memory fits a device.
+class Outlook:
+    """What candidates promise: their formulas, corrected by what compiled plans of the same remat policy needed.
 
-    In the order to try them: the fastest at the best first, of equal ones that with the fewest microbatches, then with the fewest shards.
+    Both factors say how many times `kept_bytes` it is, of memory beside state and gradients, and of traffic beside that of the state (where 2
+    is the least: written once, read once). With the factors at their start memory and time are lower bounds.
     """
-    device, devices = topology.device, len(topology.devices)
+
+    def __init__(self, topology: Topology):
+        self.device = topology.device
+        self.memory, self.traffic = dict.fromkeys(REMATS, 1.0), dict.fromkeys(REMATS, 2.0)
+
+    def fits(self, one: Candidate) -> bool:
+        """Whether it may fit a device."""
+        return one.state_bytes + one.gradient_bytes + self.memory[one.remat] * one.kept_bytes <= self.device.memory_bytes
+
+    def seconds(self, one: Candidate) -> float:
+        """How long a step takes, collectives not counted."""
+        traffic = 2 * one.state_bytes + self.traffic[one.remat] * one.kept_bytes * one.accumulation
+        return max(one.compute_seconds, traffic / self.device.memory_bandwidth)
+
+    def order(self, one: Candidate) -> tuple:
+        """The fastest first, of equal ones that with the fewest microbatches, then with the fewest shards."""
+        return self.seconds(one), one.accumulation, one.shape[::-1]
+
+    def learn_memory(self, one: Candidate, needed: int) -> None:
+        """From a candidate that needs so many bytes at the least."""
+        factor = (needed - one.state_bytes - one.gradient_bytes) / one.kept_bytes
+        self.memory[one.remat] = max(self.memory[one.remat], factor)
+
+    def learn(self, one: Candidate, plan: Plan) -> None:
+        """From a candidate's plan."""
+        self.learn_memory(one, plan.peak_bytes)
+        factor = (plan.costs.bytes - 2 * one.state_bytes) / (one.kept_bytes * one.accumulation)
+        self.traffic[one.remat] = max(self.traffic[one.remat], factor)
+
+
+def candidates(config, topology: Topology, vocab_size: int) -> list[Candidate]:
+    """Every mesh, accumulation and remat policy that divides the config."""
+    devices = len(topology.devices)
     spec = model_spec(config, vocab_size, platform_of(topology.devices[0]))
     flops = train_flops(spec, config.batch_size, config.seq_len, slots_of(config))
-    state = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_shapes(config, spec)))
+    shapes = state_shapes(config, spec)
+    state, parameters = (sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (shapes, shapes.params))
     found = []
     for shape, accumulation in itertools.product(meshes(devices), divisors(config.batch_size)):
         tried = applied(config, shape, accumulation, config.model.remat)
         if shape[0] % topology.slices or sharding.validate(tried, dict(zip(sharding.AXES, shape))):
             continue
-        rows = config.batch_size // accumulation // math.prod(shape[:-1])
+        rows, shards = config.batch_size // accumulation // math.prod(shape[:-1]), math.prod(shape[1:])
         for remat in REMATS:
             of_remat = dataclasses.replace(spec, remat=remat)
-            if state / math.prod(shape[1:]) + kept_bytes(of_remat, rows, config.seq_len, shape[-1]) <= device.memory_bytes:
-                total = flops + remat_flops(of_remat, config.batch_size, config.seq_len)
-                least = max(total / (devices * device.peak_flops), 2 * state / math.prod(shape[1:]) / device.memory_bandwidth)
-                found.append(Candidate(least, shape, accumulation, remat))
-    return sorted(found, key=lambda candidate: (candidate.least_seconds, candidate.accumulation, candidate.shape[::-1]))
+            total = flops + remat_flops(of_remat, config.batch_size, config.seq_len)
+            found.append(Candidate(shape, accumulation, remat, total / (devices * topology.device.peak_flops), state / shards, parameters / shards,
+                                   kept_bytes(of_remat, rows, config.seq_len, shape[-1])))
+    return found
 
 
 def meshes(devices: int) -> Iterator[tuple[int, ...]]:
@@ -105,22 +141,26 @@ def search(config, topology: Topology, vocab_size: int, most: int, tell: Callabl
     """
     if problems := problems_of(config, topology.devices[0]):
         raise InputError("\n".join(problems))
-    listed = candidates(config, topology, vocab_size)
-    best, chosen, asked = None, None, 0
-    for candidate in listed:
-        if asked == most or best and candidate.least_seconds >= best.roofline.bound_seconds:
+    left, outlook = candidates(config, topology, vocab_size), Outlook(topology)
+    ways, best, chosen, asked = len(left), None, None, 0
+    while left := [candidate for candidate in left if outlook.fits(candidate)]:
+        candidate = min(left, key=outlook.order)
+        if asked == most or best and outlook.seconds(candidate) >= best.roofline.bound_seconds:
             break
+        left.remove(candidate)
         asked += 1
         try:
             plan = make_plan(applied(config, candidate.shape, candidate.accumulation, candidate.remat), topology, vocab_size)
-        except DoesNotFit:
+        except DoesNotFit as error:
+            outlook.learn_memory(candidate, error.needed_bytes or topology.device.memory_bytes)
             tell(f"{asked}: {candidate.flags()}: does not fit")
             continue
+        outlook.learn(candidate, plan)
         tell(f"{asked}: {candidate.flags()}: {plan.roofline.bound_seconds * 1e3:,.1f} ms a step, by {plan.roofline.bound_by}")
         if best is None or plan.roofline.bound_seconds < best.roofline.bound_seconds:
             best, chosen = plan, candidate
     if best is None:
-        raise DoesNotFit(f"nothing tried fits {topology.name}: {len(listed)} ways might by formula, {asked} were compiled. Give more devices, a smaller "
-                         "seq_len, or optimizer.state_dtype=bfloat16")
-    tell(f"the best of {asked} compiled, of {len(listed)} ways that might fit: {chosen.flags()}")
+        raise DoesNotFit(f"nothing tried fits {topology.name}: of {ways} ways {asked} were compiled, {len(left)} more might fit. Give "
+                         f"{'--most a larger number' if left else 'more devices, a smaller seq_len, or optimizer.state_dtype=bfloat16'}")
+    tell(f"the best of {asked} compiled, of {ways} ways: {chosen.flags()}")
     return best

@@ -1,18 +1,21 @@
 """Plans: against the program that really runs, and for machines that are not here."""
 
+import dataclasses
+import functools
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
 from spanbert_jax.errors import DoesNotFit, InputError
-from spanbert_jax.planning.plan import make_plan, unfit
-from spanbert_jax.planning.search import candidates, search
+from spanbert_jax.planning.plan import _used, make_plan, unfit
+from spanbert_jax.planning.search import Outlook, applied, candidates, search
 from spanbert_jax.planning.show import show, to_json
 from spanbert_jax.planning.topologies import topology
 from spanbert_jax.training.compiled import compiled
@@ -51,27 +54,50 @@ def test_a_plan_tells_all_figures_with_units(here):
         assert part in text
 
 
-def test_what_does_not_fit_is_told(here, monkeypatch):
-    import dataclasses
+def test_what_does_not_fit_is_told(here):
     small = dataclasses.replace(here, device=dataclasses.replace(here.device, memory_bytes=10**6))
     with pytest.raises(DoesNotFit, match=r"does not fit cpu:8: it needs 0.0\d GiB on a device that has 0.00 GiB; raise accumulation.*--search"):
         make_plan(small_config(), small, TOKENIZER.vocab_size)
-    assert "more on a device" in unfit(small, None)
-    with pytest.raises(DoesNotFit, match="nothing tried fits cpu:8"):
-        search(small_config(), small, TOKENIZER.vocab_size, 2, lambda line: None)
+    assert "more on a device" in str(unfit(small, None))
+    with pytest.raises(DoesNotFit, match=r"nothing tried fits cpu:8: of 75 ways 1 were compiled, \d+ more might fit. Give --most a larger number"):
+        search(small_config(), small, TOKENIZER.vocab_size, 1, lambda line: None)
+    none = dataclasses.replace(here, device=dataclasses.replace(here.device, memory_bytes=10**4))
+    with pytest.raises(DoesNotFit, match="of 75 ways 0 were compiled, 0 more might fit. Give more devices, a smaller seq_len, or optimizer.state_dtype"):
+        search(small_config(), none, TOKENIZER.vocab_size, 1, lambda line: None)
 
 
-def test_search_compiles_the_most_promising_and_returns_the_fastest(here):
-    config, told = small_config(model__heads=8), []
+@pytest.mark.parametrize("message, needed", [("Ran out of memory. Used 18.66G of 15.75G hbm", 18.66 * 2**30),
+                                             ("the total memory required for HLO temporaries (29.30G) exceeds available HBM (15.75G).", 29.3 * 2**30),
+                                             ("out of memory", None)])
+def test_what_a_compiler_says_it_needs(message, needed):
+    assert _used(message) == (needed and round(needed))
+
+
+def test_what_candidates_promise_no_plan_beats(here):
+    config, outlook = small_config(model__heads=8), Outlook(here)
     listed = candidates(config, here, TOKENIZER.vocab_size)
-    assert [one.least_seconds for one in listed] == sorted(one.least_seconds for one in listed)
     assert {one.shape for one in listed} >= {(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)} and {one.remat for one in listed} == {"none", "dots", "full"}
-    best = search(config, here, TOKENIZER.vocab_size, 3, told.append)
-    assert len(told) == 4 and "--config.mesh.data=" in told[-1] and "--config.model.remat=" in told[-1]
-    again = make_plan(config, here, TOKENIZER.vocab_size)
-    assert best.roofline.bound_seconds <= again.roofline.bound_seconds * 1.001
-    for one in listed[:1]:
-        assert one.least_seconds <= best.roofline.bound_seconds
+    for way in (((8, 1, 1), 1, "none"), ((1, 8, 1), 2, "dots"), ((2, 2, 2), 1, "full")):
+        (one,) = (one for one in listed if (one.shape, one.accumulation, one.remat) == way)
+        plan = make_plan(applied(config, *way), here, TOKENIZER.vocab_size)
+        assert one.state_bytes < plan.arguments_bytes and one.state_bytes + one.gradient_bytes + one.kept_bytes < plan.peak_bytes
+        assert outlook.seconds(one) < plan.roofline.bound_seconds
+        outlook.learn(one, plan)  # and then it is known how long it takes, and to the byte what it needs
+        assert outlook.seconds(one) == pytest.approx(max(plan.roofline.compute_seconds, plan.roofline.memory_seconds), rel=0.03)
+        assert one.state_bytes + one.gradient_bytes + outlook.memory[one.remat] * one.kept_bytes == pytest.approx(plan.peak_bytes)
+
+
+def test_search_returns_the_fastest_of_what_fits(here):
+    """On devices where the fastest way of all does not."""
+    config, told = small_config(batch_size=64, seq_len=128, model__heads=8, model__attention_dropout=0.1), []
+    fastest, smallest = (make_plan(applied(config, (8, 1, 1), 1, remat), here, TOKENIZER.vocab_size).peak_bytes for remat in ("none", "full"))
+    tight = dataclasses.replace(here, device=dataclasses.replace(here.device, memory_bytes=(fastest + smallest) // 2))
+    best = search(config, tight, TOKENIZER.vocab_size, 5, told.append)
+    assert best.peak_bytes <= tight.device.memory_bytes
+    assert told[0].endswith("accumulation=1 --config.model.remat=none: does not fit")
+    times = [float(line.rpartition(": ")[2].split(" ms")[0].replace(",", "")) for line in told[:-1] if " ms a step" in line]
+    assert best.roofline.bound_seconds * 1e3 == pytest.approx(min(times), abs=0.06) and len(told) <= 6
+    assert f"--config.accumulation={best.config.accumulation} --config.model.remat={best.config.model.remat}" in told[-1]
 
 
 def test_problems_are_told_at_once(here):
@@ -120,52 +146,68 @@ def test_memory_of_a_cpu_is_what_a_run_takes(tmp_path, changes):
     assert taken == pytest.approx(planned, rel=0.15)
 
 
-def planned(tmp_path, config: str, name: str, *flags: str) -> dict:
+@functools.cache
+def planned(config: str, name: str, *flags: str) -> dict:
     """The JSON of scripts/plan.py, as a user runs it."""
     wheel = "jax_cuda12_plugin" if name.startswith(("h100", "a100")) else "libtpu"
     if importlib.util.find_spec(wheel) is None:
         pytest.skip(f"compiling for {name} wants {wheel}: extras plan and plan_gpu")
-    command = [sys.executable, "scripts/plan.py", f"--config=configs/spanbert.py:{config}", f"--topology={name}", f"--json={tmp_path}/plan.json",
-               *(f"--config.{flag}" for flag in flags)]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS" and "CACHE" not in key} | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert ended.returncode == 0, ended.stderr
-    return json.loads((tmp_path / "plan.json").read_text())
+    with tempfile.NamedTemporaryFile("r") as file:
+        command = [sys.executable, "scripts/plan.py", f"--config=configs/spanbert.py:{config}", f"--topology={name}", f"--json={file.name}",
+                   *(f"--config.{flag}" for flag in flags)]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+        assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+        return json.loads(Path(file.name).read_text())
 
 
-def payload(plan: dict, kind: str, axes: list[str]) -> int:
-    return sum(row["bytes"] for row in plan["collectives"] if (row["kind"], row["axes"]) == (kind, axes))
+def with_copies(name: str, batch_size: int) -> dict:
+    """The plan of `base` with all parameters on each device."""
+    return planned("base", name, f"batch_size={batch_size}", f"eval.batch_size={batch_size}", "model.remat=full")
+
+
+def payload(plan: dict, *kinds: str) -> float:
+    """Bytes on a device, a parameter of the model."""
+    return sum(row["bytes"] for row in plan["collectives"] if row["kind"] in kinds) / plan["parameters"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v5e:4x4"])
-def test_base_under_data_parallelism_adds_up_gradients_and_nothing_else(tmp_path, name):
-    plan = planned(tmp_path, "base", name, "batch_size=512", "model.remat=full", "eval.batch_size=512")
+@pytest.mark.parametrize("name, batch_size", [("v5e:4x4", 512), ("v5e:16x16", 8192), ("v6e:4x4", 512), ("h100:8", 256)])
+def test_base_with_copies_adds_up_gradients_and_nothing_else(name, batch_size):
+    plan = with_copies(name, batch_size)
     assert plan["fits"] and plan["peak_bytes"] < plan["device_memory_bytes"]
     assert {(row["kind"], tuple(row["axes"])) for row in plan["collectives"]} == {("all-reduce", ("data",))}
-    gradients = 4 * plan["parameters"]  # in float32, each once but for the vocabulary's table: a fifth of the model, from lookup and projection
-    assert gradients <= plan["collective_bytes_per_device"] < 1.22 * gradients
+    assert 4 <= payload(plan, "all-reduce") < 4.88  # gradients in float32, each once but for the vocabulary's table: a fifth of the model
     assert plan["compiled_flops"] / plan["analytic_flops"] == pytest.approx(4 / 3, rel=0.08)  # the layers' forward pass twice
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, mesh", [("v5e:16x16", (16, 16))])
-def test_large_with_shards_gathers_each_parameter_twice_and_in_bfloat16(tmp_path, name, mesh):
-    data, fsdp = mesh
-    plan = planned(tmp_path, "large", name, f"mesh.data={data}", f"mesh.fsdp={fsdp}")
-    assert plan["peak_bytes"] < min(plan["device_memory_bytes"], 16 * 2**30) and plan["seq_len"] == 512
-    kernels = 2 * plan["parameters"]  # in bfloat16, once
-    gathered = payload(plan, "all-gather", ["fsdp"])
-    assert kernels < gathered < 2.2 * kernels  # for the forward and the backward pass; the vocabulary's table and small things besides
-    reduced = payload(plan, "reduce-scatter", ["fsdp"]) + payload(plan, "all-reduce", ["fsdp"])
-    assert reduced == pytest.approx(4 * plan["parameters"], rel=0.1)  # gradients in float32, each once
-    held = max(row["bytes_per_device"] / row["bytes"] for row in plan["parameters_by_sharding"] if row["layout"] != "replicated" and row["bytes"] > 10**7)
-    assert held == pytest.approx(1 / fsdp, rel=0.01)
+def test_collective_bytes_a_chip_are_the_same_on_16_and_on_256_chips():
+    few, many = with_copies("v5e:4x4", 512), with_copies("v5e:16x16", 8192)
+    assert few["collective_bytes_per_device"] == pytest.approx(many["collective_bytes_per_device"], rel=0.01)
 
 
 @pytest.mark.slow
-def test_collective_bytes_a_chip_stay_the_same_from_4_to_16_chips(tmp_path):
-    flags = ["model.remat=full"]
-    plans = [planned(tmp_path, "base", name, *flags, f"batch_size={32 * chips}", f"eval.batch_size={32 * chips}")
-             for name, chips in (("v5e:2x2", 4), ("v5e:4x4", 16))]
-    assert plans[0]["collective_bytes_per_device"] == pytest.approx(plans[1]["collective_bytes_per_device"], rel=0.01)
+def test_two_slices_send_each_other_gradients_alone_and_each_device_its_share():
+    plan = with_copies("2*v5e:4x4", 1024)
+    assert [row["axes"] for row in plan["collectives"] if row["kind"] == "send"] == [["data"]]
+    assert payload(plan, "send") == pytest.approx(payload(plan, "all-reduce") / 16, rel=0.05)  # of the sum over a slice, once
+    assert payload(plan, "all-gather") == pytest.approx(payload(plan, "all-reduce"), rel=0.01)  # of the sum over slices
+    assert plan["network_seconds"] == pytest.approx(payload(plan, "send") * plan["parameters"] / plan["device"]["network_bandwidth"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, mesh, remat, passes", [("v5e:4x4", (1, 16), "full", 3), ("v5e:16x16", (16, 16), "none", 2),
+                                                       ("v5p:2x2x4", (1, 16), "full", 3), ("v6e:4x4", (1, 16), "none", 2), ("h100:8", (1, 8), "dots", 2)])
+def test_large_in_shards_gathers_parameters_once_a_pass_and_in_bfloat16(name, mesh, remat, passes):
+    """Passes: forward, backward, and under remat "full" forward once more."""
+    data, fsdp = mesh
+    plan = planned("large", name, f"mesh.data={data}", f"mesh.fsdp={fsdp}", f"model.remat={remat}")
+    assert plan["peak_bytes"] < plan["device_memory_bytes"] and plan["seq_len"] == 512
+    assert name != "v5e:16x16" or plan["peak_bytes"] < 16 * 2**30
+    moved = sum(payload(plan, row["kind"]) for row in plan["collectives"] if row["axes"] == ["fsdp"])
+    assert moved == pytest.approx(2 * passes + 4, rel=0.08)  # parameters in bfloat16; gradients in float32, once
+    gathered = payload(plan, "all-gather")
+    assert gathered < 2 * passes * 1.02
+    held = max(row["bytes_per_device"] / row["bytes"] for row in plan["parameters_by_sharding"] if row["layout"] != "replicated" and row["bytes"] > 10**7)
+    assert held == pytest.approx(1 / fsdp, rel=0.01)
