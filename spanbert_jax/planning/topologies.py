@@ -1,6 +1,6 @@
 """Devices to compile for that are not here: slices of TPUs, nodes of GPUs, and shares of this machine's CPU.
 
-No accelerator is needed, only the compilers' wheels (extras `plan` and `plan_gpu`).
+No accelerator is needed, only the compilers' wheels (extras `plan` and `plan-gpu`).
 """
 
 import dataclasses
@@ -73,7 +73,7 @@ def topology(name: str) -> Topology:
 
 def _demand_wheels(layout: Layout) -> None:
     """InputError if the compiler is not installed."""
-    modules, extra = (("jax_cuda12_plugin", "jax_cuda13_plugin"), "plan_gpu") if layout.family in GPUS else (("libtpu",), "plan")
+    modules, extra = (("jax_cuda12_plugin", "jax_cuda13_plugin"), "plan-gpu") if layout.family in GPUS else (("libtpu",), "plan")
     if not any(importlib.util.find_spec(module) for module in modules):
         raise InputError(f"planning for {layout.family} wants its compiler, which is not installed: pip install 'spanbert_jax[{extra}]'")
 

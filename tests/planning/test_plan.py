@@ -153,7 +153,7 @@ def planned(config: str, name: str, *flags: str) -> dict:
     """The JSON of scripts/plan.py, as a user runs it."""
     wheel = "jax_cuda12_plugin" if name.startswith(("h100", "a100")) else "libtpu"
     if importlib.util.find_spec(wheel) is None:
-        pytest.skip(f"compiling for {name} wants {wheel}: extras plan and plan_gpu")
+        pytest.skip(f"compiling for {name} wants {wheel}: extras plan and plan-gpu")
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS" and "CACHE" not in key} | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with tempfile.NamedTemporaryFile("r") as file:
         command = [sys.executable, "scripts/plan.py", f"--config=configs/spanbert.py:{config}", f"--topology={name}", f"--json={file.name}",

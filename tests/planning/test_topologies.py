@@ -76,7 +76,7 @@ def probed():
 
     def of(platform: str):
         if not importlib.util.find_spec(WHEELS[platform]):
-            pytest.skip(f"the compiler for {platform} is not installed: extras plan and plan_gpu")
+            pytest.skip(f"the compiler for {platform} is not installed: extras plan and plan-gpu")
         if platform not in done:
             done[platform] = probe([name for name in TOPOLOGIES if platform_of(name) == platform], env)
         return done[platform]
@@ -140,7 +140,7 @@ def test_which_dimensions_are_rings(name, wraps):
     assert parse(name).wraps == wraps
 
 
-@pytest.mark.parametrize("name, extra", [("v5e:4x4", "plan"), ("h100:8", "plan_gpu")])
+@pytest.mark.parametrize("name, extra", [("v5e:4x4", "plan"), ("h100:8", "plan-gpu")])
 def test_a_missing_wheel_is_named(name, extra, monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda module: None)
     with pytest.raises(InputError, match=r"pip install 'spanbert_jax\[" + extra + r"\]'"):
