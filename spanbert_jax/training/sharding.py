@@ -58,7 +58,10 @@ def mesh_shape(mesh_config, devices: int) -> tuple[int, ...]:
     if any(size == 0 or size < -1 for size in shape) or shape.count(-1) > 1:
         raise InputError(f"mesh {said}: sizes must be positive, and one at most -1")
     if -1 in shape:
-        shape[shape.index(-1)] = max(1, devices // -math.prod(shape))
+        others = -math.prod(shape)
+        if devices % others:
+            raise InputError(f"mesh {said}: {devices} devices do not divide by {others}, the product of the sizes beside -1")
+        shape[shape.index(-1)] = devices // others
     if math.prod(shape) != devices:
         raise InputError(f"mesh {said} is for {math.prod(shape)} devices, but there are {devices}: "
                          "make their product the number of devices, or one of them -1")

@@ -64,6 +64,9 @@ def test_sizes_that_do_not_fit_are_told():
     mesh.update(dict(data=3, fsdp=1, tensor=1))
     with pytest.raises(InputError, match="data=3 x fsdp=1 x tensor=1 is for 3 devices, but there are 8"):
         sharding.mesh_shape(mesh, 8)
+    mesh.update(dict(data=-1, fsdp=3, tensor=2))
+    with pytest.raises(InputError, match="data=-1 x fsdp=3 x tensor=2: 8 devices do not divide by 6, the product of the sizes beside -1"):
+        sharding.mesh_shape(mesh, 8)
     mesh.update(dict(data=-1, fsdp=-1))
     with pytest.raises(InputError, match="one at most -1"):
         sharding.mesh_shape(mesh, 8)
