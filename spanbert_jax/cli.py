@@ -8,6 +8,8 @@ from collections.abc import Callable
 from spanbert_jax import config as config_lib
 from spanbert_jax.errors import Diverged, InputError
 
+STACK = "--fibers_default_thread_stack_size"  # of the threads of the compiler for TPUs: its own 64 KiB overflow on attention for v6e
+
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
     """Parses flags, of which "--config.a.b=value" override the file that --config names.
@@ -24,9 +26,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
     elif overrides:
         raise InputError(f"{prefix}{overrides[0]} needs --config=FILE.py:VARIANT beside it")
     return flags
-
-
-STACK = "--fibers_default_thread_stack_size"  # of the threads of the compiler for TPUs: its own 64 KiB overflow on attention for v6e
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -68,7 +68,8 @@ def new_file(path: Path) -> Iterator[IO[str]]:
     try:
         with file:
             yield file
-        temporary.replace(path)
+        if plain:
+            temporary.replace(path)
     finally:
         if plain:
             temporary.unlink(missing_ok=True)

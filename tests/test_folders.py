@@ -1,11 +1,16 @@
 """Folders come into being whole, or leave no trace."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import made_for_now, new_file, new_folder
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_what_was_made_and_stayed_empty_goes_again(tmp_path):
@@ -86,3 +91,9 @@ def test_what_is_no_plain_file_stays_what_it_is(tmp_path):
     with new_file(tmp_path / "link") as file:
         file.write("gone")
     assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path) == ["link"]
+
+
+def test_a_pipe_is_written_to():
+    process = subprocess.run([sys.executable, "-c", "from pathlib import Path; from spanbert_jax.folders import new_file\n"
+                              "with new_file(Path('/dev/stdout')) as file: file.write('told')"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (process.stdout, process.stderr) == ("told", "")
