@@ -15,7 +15,12 @@ PREPARE = ["pyarrow>=15", "rensa>=0.5,<0.6", "sentencex>=1.0.30"]
 
 # Compilers of scripts/plan.py: they need no accelerator, nor the gigabytes of CUDA's libraries. Each goes with one jaxlib.
 PLAN = ["jax>=0.10,<0.11", "libtpu==0.0.42.*"]
-PLAN_GPU = ["jax>=0.10,<0.11", "jax-cuda12-plugin>=0.10,<0.11", "jax-cuda12-pjrt>=0.10,<0.11", "nvidia-cuda-nvcc-cu12>=12.6.85,<13"]
+PLAN_GPU = [
+    "jax>=0.10,<0.11",
+    "jax-cuda12-plugin>=0.10,<0.11",
+    "jax-cuda12-pjrt>=0.10,<0.11",
+    "nvidia-cuda-nvcc-cu12>=12.6.85,<13",
+]
 
 setup(
     name="spanbert_jax",

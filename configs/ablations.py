@@ -20,7 +20,9 @@ VARIANTS = (*SCHEMES, "span_2seq_nsp", "span_1seq", "span_1seq_sbo", "pmi_1seq")
 def get_config(variant: str = "geometric_span"):
     name, _, size = variant.partition("-")
     if name not in VARIANTS:
-        raise ValueError(f"configs/ablations.py has no variant {variant!r}; it has {', '.join(VARIANTS)}, each also as NAME-SIZE")
+        raise ValueError(
+            f"configs/ablations.py has no variant {variant!r}; it has {', '.join(VARIANTS)}, each also as NAME-SIZE"
+        )
     config = spanbert.get_config(size or "base")
     config.name = f"{name}-{size or 'base'}"
     scheme = {"pmi_1seq": "pmi"}.get(name, name if name in SCHEMES else "geometric_span")

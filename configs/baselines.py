@@ -1,6 +1,6 @@
 """The paper's own baselines beside SpanBERT (section 4.3; reference 4.5): --config=configs/baselines.py:NAME or NAME-SIZE.
 
-bert       "Our BERT": two segments and next sentence prediction, random pieces masked; new masks each epoch, no short sequences
+bert       "Our BERT": two segments and next sentence prediction, random tokens masked; new masks each epoch, no short sequences
 bert_1seq  "Our BERT-1seq": the same on full-length single segments, without next sentence prediction
 spanbert   single segments, geometric spans, and the span boundary objective
 
@@ -15,7 +15,9 @@ VARIANTS = ("bert", "bert_1seq", "spanbert")
 def get_config(variant: str = "spanbert"):
     name, _, size = variant.partition("-")
     if name not in VARIANTS:
-        raise ValueError(f"configs/baselines.py has no variant {variant!r}; it has {', '.join(VARIANTS)}, each also as NAME-SIZE")
+        raise ValueError(
+            f"configs/baselines.py has no variant {variant!r}; it has {', '.join(VARIANTS)}, each also as NAME-SIZE"
+        )
     config = spanbert.get_config(size or "base")
     config.name = f"{name}-{size or 'base'}"
     if name != "spanbert":
@@ -27,9 +29,9 @@ def get_config(variant: str = "spanbert"):
 
 
 def subword(config) -> None:
-    """BERT's masking: single pieces, each with a fate of its own."""
+    """BERT's masking: single tokens, each with a fate of its own."""
     config.masking.schemes = ("subword",)
-    config.masking.replacement = "piece"
+    config.masking.replacement = "token"
 
 
 def two_segments(config) -> None:

@@ -14,10 +14,10 @@ def get_config(variant: str = "large"):
     config.name = f"spanbert-original-{variant}"
     if variant == "base":
         config.model.update(dict(layers=12, width=768, heads=12, mlp_width=3072))
-    config.optimizer.weight_decay = 0.01            # 7: the command's, against the paper's 0.1
+    config.optimizer.weight_decay = 0.01  # 7: the command's, against the paper's 0.1
     config.optimizer.decay_biases_and_norms = True  # 12
-    config.optimizer.schedule = "original"          # 11: peak rate at the first update
-    config.optimizer.divide_by_targets = True       # 10: so clipping at 1 never clips, and eps acts as about 6e-6
-    config.data.long_sentences = "lose"             # 14: and what waits in front of them at the end of a document
-    config.objectives.sbo_count_offset = 1          # 6: one SBO target too many in the denominator
+    config.optimizer.schedule = "original"  # 11: peak rate at the first update
+    config.optimizer.divide_by_targets = True  # 10: so clipping at 1 never clips, and eps acts as about 6e-6
+    config.data.long_sentences = "lose"  # 14: and what waits in front of them at the end of a document
+    config.objectives.sbo_count_offset = 1  # 6: one SBO target too many in the denominator
     return config

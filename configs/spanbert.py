@@ -1,6 +1,6 @@
 """SpanBERT, in four sizes: --config=configs/spanbert.py:tiny | mini | base | large.
 
-tiny   learns in minutes on two CPU cores; its own vocabulary of 4,096 pieces. For the quickstart and for tests.
+tiny   learns in minutes on two CPU cores; its own vocabulary of 4,096 tokens. For the quickstart and for tests.
 mini   an hour or so of a CPU, minutes of a GPU, with the vocabulary of BERT; where experiments start.
 base   the recipe of the released base model, which the paper does not give: batch 2048, 300 k steps, rate 5e-4 (reference: original's tracker, no. 6).
 large  the paper's model (section 4.2).
@@ -44,7 +44,9 @@ def _tiny(config):
     config.total_steps = 1_000
     config.log_every = 10
     config.data.vocab = "tiny"
-    config.model.update(dict(layers=2, width=128, heads=2, mlp_width=512, max_positions=128, dropout=0.0, attention_dropout=0.0))
+    config.model.update(
+        dict(layers=2, width=128, heads=2, mlp_width=512, max_positions=128, dropout=0.0, attention_dropout=0.0)
+    )
     config.optimizer.update(dict(learning_rate=3e-3, warmup_steps=100))
     config.eval.update(dict(every=250, max_rows=0))
     config.checkpoint.update(dict(every=250))

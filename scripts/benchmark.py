@@ -10,10 +10,13 @@ from spanbert_jax import cli
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", choices=("pipeline", "prepare", "train_step"))
-    parser.add_argument("--input", default="embedded", help="of prepare: text files, or 'embedded', which is then read many times over")
+    parser.add_argument(
+        "--input", default="embedded", help="of prepare: text files, or 'embedded', which is then read many times over"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too, as one JSON object")
     flags = cli.parse(parser)
     from spanbert_jax.experiments.benchmark import SUITES
+
     figures = SUITES[flags.suite](*([flags.input] if flags.suite == "prepare" else []))
     for name, value in figures.items():
         print(f"{name:40} {value:>20,}")

@@ -15,10 +15,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=Path, help="folder of a pretraining run")
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
-    parser.add_argument("--format", choices=("huggingface", "original", "stablehlo"), default="huggingface", help="default: %(default)s")
+    parser.add_argument(
+        "--format", choices=("huggingface", "original", "stablehlo"), default="huggingface", help="default: %(default)s"
+    )
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the newest")
     flags = cli.parse(parser)
     from spanbert_jax.training.export import export_run  # after the flags: a typo should not wait for jax
+
     step = export_run(flags.workdir, flags.output, flags.format, flags.step)
     print(f"step {step:,} of {flags.workdir} is in {flags.output}, in the format of {flags.format}")
     return 0

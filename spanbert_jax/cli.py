@@ -19,7 +19,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
     """
     argv = sys.argv[1:] if argv is None else argv
     prefix = "--config."
-    overrides = [flag[len(prefix):] for flag in argv if flag.startswith(prefix)]
+    overrides = [flag[len(prefix) :] for flag in argv if flag.startswith(prefix)]
     flags = parser.parse_args([flag for flag in argv if not flag.startswith(prefix)])
     if "config" in flags and flags.config is not None:
         flags.config = config_lib.load(flags.config, overrides)
@@ -31,7 +31,9 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script's main and exits with its code; an InputError becomes its message on stderr and exit code 2, Ctrl-C 130."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no operation of ours has any use for it, and it says on some CPUs that it is there
+    os.environ.setdefault(
+        "TF_ENABLE_ONEDNN_OPTS", "0"
+    )  # no operation of ours has any use for it, and it says on some CPUs that it is there
     of_user = os.environ.get("LIBTPU_INIT_ARGS", "")
     if STACK not in of_user:
         os.environ["LIBTPU_INIT_ARGS"] = f"{of_user} {STACK}={2**20}".lstrip()

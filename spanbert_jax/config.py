@@ -14,8 +14,21 @@ from spanbert_jax.errors import InputError
 
 # A run may be continued with other values of these: they change where and how it runs and what it reports, not the experiment.
 # Those that end in a dot stand for all keys below.
-RUNTIME_KEYS = ("name", "log_every", "compile_cache", "profile.", "init.path", "data.threads", "data.store", "model.remat", "model.scan_unroll",
-                "model.attention", "mesh.", "eval.", "checkpoint.")
+RUNTIME_KEYS = (
+    "name",
+    "log_every",
+    "compile_cache",
+    "profile.",
+    "init.path",
+    "data.threads",
+    "data.store",
+    "model.remat",
+    "model.scan_unroll",
+    "model.attention",
+    "mesh.",
+    "eval.",
+    "checkpoint.",
+)
 
 
 def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -101,10 +114,12 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """The config that to_json wrote; lists become the tuples they were. Raises ValueError for other text."""
+
     def tuples(value):
         if isinstance(value, dict):
             return {key: tuples(item) for key, item in value.items()}
         return tuple(value) if isinstance(value, list) else value
+
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("it is no JSON object")
@@ -114,9 +129,11 @@ def from_json(text: str) -> ConfigDict:
 def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
     """What keeps `now` from continuing a run of `before`: a line for each key that is not a runtime key and differs."""
     old, new = dict(flat(before)), dict(flat(now))
-    return [f"{key}: {old.get(key, 'absent')!r} in the run, {new.get(key, 'absent')!r} now"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not _is_runtime(key)]
+    return [
+        f"{key}: {old.get(key, 'absent')!r} in the run, {new.get(key, 'absent')!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not _is_runtime(key)
+    ]
 
 
 def _is_runtime(key: str) -> bool:
@@ -139,35 +156,91 @@ def validate(config: ConfigDict) -> list[str]:
         if not holds:
             problems.append(problem)
 
-    for key in ("seq_len", "batch_size", "total_steps", "accumulation", "log_every", "data.max_blocks_per_row", "model.layers", "model.width",
-                "model.heads", "model.mlp_width", "model.max_positions", "model.sbo_position_width", "model.scan_unroll", "eval.batch_size",
-                "checkpoint.every", "checkpoint.keep_last", "masking.max_targets"):
+    for key in (
+        "seq_len",
+        "batch_size",
+        "total_steps",
+        "accumulation",
+        "log_every",
+        "data.max_blocks_per_row",
+        "model.layers",
+        "model.width",
+        "model.heads",
+        "model.mlp_width",
+        "model.max_positions",
+        "model.sbo_position_width",
+        "model.scan_unroll",
+        "eval.batch_size",
+        "checkpoint.every",
+        "checkpoint.keep_last",
+        "masking.max_targets",
+    ):
         demand(_get(c, key) >= 1, f"{key} must be at least 1, not {_get(c, key)}")
-    for key in ("eval.every", "eval.max_rows", "checkpoint.keep_every", "optimizer.warmup_steps", "optimizer.updates_per_epoch",
-                "optimizer.weight_decay", "optimizer.clip_norm", "data.threads", "mesh.slices", "profile.first", "profile.steps",
-                "objectives.mlm_weight", "objectives.sbo_weight", "objectives.nsp_weight", "objectives.sbo_count_offset", "seed"):
+    for key in (
+        "eval.every",
+        "eval.max_rows",
+        "checkpoint.keep_every",
+        "optimizer.warmup_steps",
+        "optimizer.updates_per_epoch",
+        "optimizer.weight_decay",
+        "optimizer.clip_norm",
+        "data.threads",
+        "mesh.slices",
+        "profile.first",
+        "profile.steps",
+        "objectives.mlm_weight",
+        "objectives.sbo_weight",
+        "objectives.nsp_weight",
+        "objectives.sbo_count_offset",
+        "seed",
+    ):
         demand(_get(c, key) >= 0, f"{key} must not be negative, not {_get(c, key)}")
-    for key in ("model.dropout", "model.attention_dropout", "optimizer.beta1", "optimizer.beta2", "data.valid_fraction"):
+    for key in (
+        "model.dropout",
+        "model.attention_dropout",
+        "optimizer.beta1",
+        "optimizer.beta2",
+        "data.valid_fraction",
+    ):
         demand(0 <= _get(c, key) < 1, f"{key} must be in [0, 1), not {_get(c, key)}")
-    for key, choices in {"data.lowercase": ("auto", "yes", "no"), "model.output_bias": ("zeros", "unigram"),
-                         "model.dtype": ("auto", "float32", "bfloat16"), "model.remat": ("none", "dots", "full"),
-                         "optimizer.schedule": ("linear", "cosine", "constant", "original"),
-                         "optimizer.state_dtype": ("float32", "bfloat16")}.items():
+    for key, choices in {
+        "data.lowercase": ("auto", "yes", "no"),
+        "model.output_bias": ("zeros", "unigram"),
+        "model.dtype": ("auto", "float32", "bfloat16"),
+        "model.remat": ("none", "dots", "full"),
+        "optimizer.schedule": ("linear", "cosine", "constant", "original"),
+        "optimizer.state_dtype": ("float32", "bfloat16"),
+    }.items():
         demand(_get(c, key) in choices, f"{key} must be one of {', '.join(choices)}, not {_get(c, key)!r}")
 
     demand(c.seed < 2**31, f"seed must be below 2^31, not {c.seed}")
     demand(c.seq_len >= 8, f"seq_len {c.seq_len} leaves no room for text: give at least 8")
-    demand(c.seq_len <= c.model.max_positions,
-           f"seq_len {c.seq_len} is longer than the position table: give seq_len <= model.max_positions = {c.model.max_positions}")
-    demand(c.batch_size % max(c.accumulation, 1) == 0, f"batch_size {c.batch_size} must be a multiple of accumulation {c.accumulation}")
-    demand(c.model.width % max(c.model.heads, 1) == 0, f"model.width {c.model.width} must be a multiple of model.heads {c.model.heads}")
-    demand(c.optimizer.warmup_steps < c.total_steps,
-           f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}")
+    demand(
+        c.seq_len <= c.model.max_positions,
+        f"seq_len {c.seq_len} is longer than the position table: give seq_len <= model.max_positions = {c.model.max_positions}",
+    )
+    demand(
+        c.batch_size % max(c.accumulation, 1) == 0,
+        f"batch_size {c.batch_size} must be a multiple of accumulation {c.accumulation}",
+    )
+    demand(
+        c.model.width % max(c.model.heads, 1) == 0,
+        f"model.width {c.model.width} must be a multiple of model.heads {c.model.heads}",
+    )
+    demand(
+        c.optimizer.warmup_steps < c.total_steps,
+        f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}",
+    )
     for key in ("optimizer.learning_rate", "optimizer.eps", "model.norm_eps", "model.init_std"):
         demand(_get(c, key) > 0, f"{key} must be positive, not {_get(c, key)}")
-    demand(c.objectives.mlm_weight > 0 or not c.optimizer.divide_by_targets,
-           "optimizer.divide_by_targets divides by the MLM targets: give objectives.mlm_weight a value")
-    demand(c.objectives.mlm_weight + c.objectives.sbo_weight + c.objectives.nsp_weight > 0, "objectives: give at least one of them a weight")
+    demand(
+        c.objectives.mlm_weight > 0 or not c.optimizer.divide_by_targets,
+        "optimizer.divide_by_targets divides by the MLM targets: give objectives.mlm_weight a value",
+    )
+    demand(
+        c.objectives.mlm_weight + c.objectives.sbo_weight + c.objectives.nsp_weight > 0,
+        "objectives: give at least one of them a weight",
+    )
     return problems
 
 

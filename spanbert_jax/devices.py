@@ -22,33 +22,89 @@ class Device:
     """What one JAX device can do: a chip of a TPU (with v4 and v5p both of its cores), a GPU, or a share of a host's cores."""
 
     name: str
-    kinds: tuple[str, ...]   # parts of jax.Device.device_kind that tell it; the longest that fits wins
-    peak_flops: float        # FLOP/s of dense bfloat16 matrix products (V100: float16; CPU: float32)
-    memory_bytes: int        # that a program can use, with jax's defaults
+    kinds: tuple[str, ...]  # parts of jax.Device.device_kind that tell it; the longest that fits wins
+    peak_flops: float  # FLOP/s of dense bfloat16 matrix products (V100: float16; CPU: float32)
+    memory_bytes: int  # that a program can use, with jax's defaults
     memory_bandwidth: float  # bytes/s
-    link_bandwidth: float    # bytes/s one way, of one link of a TPU's torus, or of a GPU's NVLink altogether
+    link_bandwidth: float  # bytes/s one way, of one link of a TPU's torus, or of a GPU's NVLink altogether
     network_bandwidth: float  # bytes/s one way, of one device's share of the network between slices or nodes
-    source: str              # of the figures
+    source: str  # of the figures
 
 
 # Memory of the TPUs is what their compiler itself says a program may use, a little less than is published. Links of a TPU: the published
 # sum over all ports and both directions, divided by these (4 ports with v5e and v6e, 6 with v5p). GPUs: NVLink is published as the sum of
 # both directions; of 80 GiB the driver leaves a little over 79, and of V100's 32 a little over 31.
 TABLE = (
-    Device("v4", ("TPU v4",), 275e12, int(30.75 * GIB), 1200e9, 45e9, 25e9 / 4,
-           f"{CLOUD}, v4 (FLOPs, memory); {BOOK}, part 2 (links; 2.5e10 bytes/s a host of 4 chips)"),
-    Device("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, int(15.75 * GIB), 819e9, 400e9 / 4 / 2, 6.4e12 / 8 / 256,
-           f"{CLOUD}, v5e (400 GB/s of links a chip, 6.4 Tbit/s of network a pod of 256)"),
-    Device("v5p", ("TPU v5", "TPU v5p"), 459e12, int(95.74 * GIB), 2765e9, 1200e9 / 6 / 2, 50e9 / 8,
-           f"{CLOUD}, v5p (1200 GB/s of links and 50 Gbit/s of network a chip)"),
-    Device("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, int(31.25 * GIB), 1638e9, 800e9 / 4 / 2, 25.6e12 / 8 / 256,
-           f"{CLOUD}, v6e (800 GB/s of links a chip, 25.6 Tbit/s of network a pod of 256)"),
-    Device("v100", ("V100",), 125e12, int(31 * GIB * GPU_MEMORY_SHARE), 900e9, 300e9 / 2, 400e9 / 8 / 8,
-           "NVIDIA V100 data sheet (SXM2, 32 GB; float16), DGX-1 data sheet (4 x 100 Gbit/s for 8 GPUs)"),
-    Device("a100", ("A100",), 312e12, int(79 * GIB * GPU_MEMORY_SHARE), 2039e9, 600e9 / 2, 200e9 / 8,
-           "NVIDIA A100 data sheet (SXM, 80 GB), DGX A100 data sheet (200 Gbit/s a GPU)"),
-    Device("h100", ("H100 80GB HBM3", "H100 SXM"), 989e12, int(79 * GIB * GPU_MEMORY_SHARE), 3350e9, 900e9 / 2, 400e9 / 8,
-           "NVIDIA H100 data sheet (SXM, 80 GB, without sparsity), DGX H100 data sheet (400 Gbit/s a GPU)"),
+    Device(
+        "v4",
+        ("TPU v4",),
+        275e12,
+        int(30.75 * GIB),
+        1200e9,
+        45e9,
+        25e9 / 4,
+        f"{CLOUD}, v4 (FLOPs, memory); {BOOK}, part 2 (links; 2.5e10 bytes/s a host of 4 chips)",
+    ),
+    Device(
+        "v5e",
+        ("TPU v5 lite", "TPU v5e"),
+        197e12,
+        int(15.75 * GIB),
+        819e9,
+        400e9 / 4 / 2,
+        6.4e12 / 8 / 256,
+        f"{CLOUD}, v5e (400 GB/s of links a chip, 6.4 Tbit/s of network a pod of 256)",
+    ),
+    Device(
+        "v5p",
+        ("TPU v5", "TPU v5p"),
+        459e12,
+        int(95.74 * GIB),
+        2765e9,
+        1200e9 / 6 / 2,
+        50e9 / 8,
+        f"{CLOUD}, v5p (1200 GB/s of links and 50 Gbit/s of network a chip)",
+    ),
+    Device(
+        "v6e",
+        ("TPU v6 lite", "TPU v6e"),
+        918e12,
+        int(31.25 * GIB),
+        1638e9,
+        800e9 / 4 / 2,
+        25.6e12 / 8 / 256,
+        f"{CLOUD}, v6e (800 GB/s of links a chip, 25.6 Tbit/s of network a pod of 256)",
+    ),
+    Device(
+        "v100",
+        ("V100",),
+        125e12,
+        int(31 * GIB * GPU_MEMORY_SHARE),
+        900e9,
+        300e9 / 2,
+        400e9 / 8 / 8,
+        "NVIDIA V100 data sheet (SXM2, 32 GB; float16), DGX-1 data sheet (4 x 100 Gbit/s for 8 GPUs)",
+    ),
+    Device(
+        "a100",
+        ("A100",),
+        312e12,
+        int(79 * GIB * GPU_MEMORY_SHARE),
+        2039e9,
+        600e9 / 2,
+        200e9 / 8,
+        "NVIDIA A100 data sheet (SXM, 80 GB), DGX A100 data sheet (200 Gbit/s a GPU)",
+    ),
+    Device(
+        "h100",
+        ("H100 80GB HBM3", "H100 SXM"),
+        989e12,
+        int(79 * GIB * GPU_MEMORY_SHARE),
+        3350e9,
+        900e9 / 2,
+        400e9 / 8,
+        "NVIDIA H100 data sheet (SXM, 80 GB, without sparsity), DGX H100 data sheet (400 Gbit/s a GPU)",
+    ),
 )
 DEVICES = {device.name: device for device in TABLE}
 
@@ -71,7 +127,16 @@ def cpu_device(devices: int) -> Device:
     """One of so many equal shares of this machine's processor, measured (a second). Shares talk through the same memory."""
     bandwidth = measured_copy_bandwidth() / devices
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // devices
-    return Device("cpu", ("cpu",), measured_matmul_flops() / devices, memory, bandwidth, bandwidth, bandwidth, "measured on this machine")
+    return Device(
+        "cpu",
+        ("cpu",),
+        measured_matmul_flops() / devices,
+        memory,
+        bandwidth,
+        bandwidth,
+        bandwidth,
+        "measured on this machine",
+    )
 
 
 def measured_matmul_flops() -> float:

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from configs import spanbert
 from spanbert_jax.data.batches import Feed, slots_of
-from spanbert_jax.data.sources.embedded import embedded_documents
 from spanbert_jax.data.mixture import Mixture
+from spanbert_jax.data.sources.embedded import embedded_documents
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.training import sharding
@@ -32,7 +32,9 @@ def small_config(**changes) -> ConfigDict:
 
 def small_store(folder):
     """A store of a dozen documents in the folder."""
-    documents = {split: itertools.islice(embedded_documents(split), count) for split, count in (("train", 12), ("valid", 2))}
+    documents = {
+        split: itertools.islice(embedded_documents(split), count) for split, count in (("train", 12), ("valid", 2))
+    }
     write_store(folder, TOKENIZER, documents)
     return open_store(folder)
 

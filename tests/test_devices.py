@@ -15,11 +15,25 @@ def named(kind: str):
     return types.SimpleNamespace(device_kind=kind, platform="tpu" if "TPU" in kind else "gpu")
 
 
-@pytest.mark.parametrize("kind, name", [
-    ("TPU v4", "v4"), ("TPU v5 lite", "v5e"), ("TPU v5e", "v5e"), ("TPU v5", "v5p"), ("TPU v5p", "v5p"), ("TPU v6 lite", "v6e"), ("TPU v6e", "v6e"),
-    ("Tesla V100-SXM2-32GB", "v100"), ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA H100 80GB HBM3", "h100"),
-    ("TPU v3", None), ("NVIDIA H100 PCIe", None), ("NVIDIA H200", None), ("cpu", None),
-])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("TPU v4", "v4"),
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5e", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v5p", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("TPU v6e", "v6e"),
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("TPU v3", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H200", None),
+        ("cpu", None),
+    ],
+)
 def test_a_device_is_told_by_its_kind(kind, name):
     found = device_of(named(kind))
     assert (found and found.name) == name

@@ -94,6 +94,16 @@ def test_what_is_no_plain_file_stays_what_it_is(tmp_path):
 
 
 def test_a_pipe_is_written_to():
-    process = subprocess.run([sys.executable, "-c", "from pathlib import Path; from spanbert_jax.folders import new_file\n"
-                              "with new_file(Path('/dev/stdout')) as file: file.write('told')"], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from pathlib import Path; from spanbert_jax.folders import new_file\n"
+            "with new_file(Path('/dev/stdout')) as file: file.write('told')",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
     assert (process.stdout, process.stderr) == ("told", "")

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path.relative_to(ROOT) for folder in ("spanbert_jax", "scripts", "configs") for path in (ROOT / folder).rglob("*.py"))
+FILES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("spanbert_jax", "scripts", "configs")
+    for path in (ROOT / folder).rglob("*.py")
+)
 
 # Rooms from top to bottom: each may import itself and what is below, not its neighbours.
 LEVELS = (
@@ -48,8 +52,12 @@ def room_of(path: Path) -> str:
 def problems(path: Path, source: str) -> list[str]:
     """Every rule that the file breaks, in a few words; `path` from the root."""
     tree = ast.parse(source)
-    return [*import_problems(path, imports(tree)), *naming_problems(path, tree), *size_problems(path, source, tree),
-            *docstring_problems(path, tree)]
+    return [
+        *import_problems(path, imports(tree)),
+        *naming_problems(path, tree),
+        *size_problems(path, source, tree),
+        *docstring_problems(path, tree),
+    ]
 
 
 def import_problems(path: Path, names: set[str]):
@@ -86,7 +94,9 @@ def naming_problems(path: Path, tree: ast.AST):
     if path.parts[0] == "configs" or path == Path("spanbert_jax/training/sharding.py"):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and node.value in AXES or isinstance(node, ast.Attribute) and node.attr == "fsdp":
+        if (isinstance(node, ast.Constant) and node.value in AXES) or (
+            isinstance(node, ast.Attribute) and node.attr == "fsdp"
+        ):
             yield f"line {node.lineno} names a mesh axis"
         if isinstance(node, ast.Call) and "PartitionSpec" in ast.unparse(node.func) and node.args:
             yield f"line {node.lineno} makes a PartitionSpec"
@@ -114,9 +124,14 @@ def docstring_problems(path: Path, tree: ast.AST):
     if path.parts[0] != "spanbert_jax":
         return
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    public = [node for node in itertools.chain(tree.body, *(c.body for c in classes if not c.name.startswith("_")))
-              if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")]
-    yield from (f"{node.name} has no docstring" for node in public if not ast.get_docstring(node) and node.name not in OVERRIDES)
+    public = [
+        node
+        for node in itertools.chain(tree.body, *(c.body for c in classes if not c.name.startswith("_")))
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_")
+    ]
+    yield from (
+        f"{node.name} has no docstring" for node in public if not ast.get_docstring(node) and node.name not in OVERRIDES
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -132,30 +147,37 @@ def test_the_files_are_found():
 LONG = "\n".join(["def f():", '    """Doc."""', *["    pass"] * 59])
 
 
-@pytest.mark.parametrize("path, body, said", [
-    ("spanbert_jax/data/x.py", "import jax.numpy as jnp", "data imports JAX"),
-    ("spanbert_jax/data/x.py", "def _f():\n    from spanbert_jax.training import step", "data imports training"),
-    ("spanbert_jax/data/x.py", "from spanbert_jax import model", "data imports model"),
-    ("spanbert_jax/model/x.py", "import spanbert_jax.data.store", "model imports data"),
-    ("spanbert_jax/model/x.py", "import tensorflow as tf", "model imports TensorFlow"),
-    ("spanbert_jax/config.py", "from spanbert_jax.cli import parse", "config imports cli"),
-    ("spanbert_jax/tasks/x.py", "from spanbert_jax.experiments import sweep", "tasks imports experiments"),
-    ("spanbert_jax/novel/x.py", "from spanbert_jax import errors", "no level"),
-    ("spanbert_jax/training/x.py", "import optax\nimport tensorflow", "both"),
-    ("spanbert_jax/training/x.py", "import orbax.checkpoint", "orbax"),
-    ("spanbert_jax/training/x.py", "from configs import base", "defaults"),
-    ("spanbert_jax/training/x.py", "A = 'fsdp'", "mesh axis"),
-    ("spanbert_jax/training/x.py", "def _f(mesh): return mesh.fsdp", "mesh axis"),
-    ("spanbert_jax/training/x.py", "import jax.sharding\nA = jax.sharding.PartitionSpec('data')", "PartitionSpec"),
-    ("spanbert_jax/__init__.py", "from spanbert_jax import training", "__init__"),
-    ("configs/x.py", "from spanbert_jax import errors", "a config imports"),
-    ("scripts/x.py", "\n" * 50, "more than 50"),
-    ("spanbert_jax/data/x.py", "\n" * 400, "more than 400"),
-    ("spanbert_jax/data/x.py", LONG, "f has 61 lines"),
-    ("spanbert_jax/data/utils.py", "", "one idea"),
-    ("spanbert_jax/data/x.py", "def f(): pass", "f has no docstring"),
-    ("spanbert_jax/data/x.py", "class _C:\n    def f(self): pass\nclass D:\n    '''Doc.'''\n    def g(self): pass", "g has no docstring"),
-])
+@pytest.mark.parametrize(
+    "path, body, said",
+    [
+        ("spanbert_jax/data/x.py", "import jax.numpy as jnp", "data imports JAX"),
+        ("spanbert_jax/data/x.py", "def _f():\n    from spanbert_jax.training import step", "data imports training"),
+        ("spanbert_jax/data/x.py", "from spanbert_jax import model", "data imports model"),
+        ("spanbert_jax/model/x.py", "import spanbert_jax.data.store", "model imports data"),
+        ("spanbert_jax/model/x.py", "import tensorflow as tf", "model imports TensorFlow"),
+        ("spanbert_jax/config.py", "from spanbert_jax.cli import parse", "config imports cli"),
+        ("spanbert_jax/tasks/x.py", "from spanbert_jax.experiments import sweep", "tasks imports experiments"),
+        ("spanbert_jax/novel/x.py", "from spanbert_jax import errors", "no level"),
+        ("spanbert_jax/training/x.py", "import optax\nimport tensorflow", "both"),
+        ("spanbert_jax/training/x.py", "import orbax.checkpoint", "orbax"),
+        ("spanbert_jax/training/x.py", "from configs import base", "defaults"),
+        ("spanbert_jax/training/x.py", "A = 'fsdp'", "mesh axis"),
+        ("spanbert_jax/training/x.py", "def _f(mesh): return mesh.fsdp", "mesh axis"),
+        ("spanbert_jax/training/x.py", "import jax.sharding\nA = jax.sharding.PartitionSpec('data')", "PartitionSpec"),
+        ("spanbert_jax/__init__.py", "from spanbert_jax import training", "__init__"),
+        ("configs/x.py", "from spanbert_jax import errors", "a config imports"),
+        ("scripts/x.py", "\n" * 50, "more than 50"),
+        ("spanbert_jax/data/x.py", "\n" * 400, "more than 400"),
+        ("spanbert_jax/data/x.py", LONG, "f has 61 lines"),
+        ("spanbert_jax/data/utils.py", "", "one idea"),
+        ("spanbert_jax/data/x.py", "def f(): pass", "f has no docstring"),
+        (
+            "spanbert_jax/data/x.py",
+            "class _C:\n    def f(self): pass\nclass D:\n    '''Doc.'''\n    def g(self): pass",
+            "g has no docstring",
+        ),
+    ],
+)
 def test_a_broken_rule_is_seen(path, body, said):
     (problem,) = problems(Path(path), f'"""Doc."""\n{body}')
     assert said in problem
@@ -165,13 +187,19 @@ def test_a_missing_docstring_of_a_file_is_seen():
     assert problems(Path("scripts/x.py"), "import os") == ["no docstring"]
 
 
-@pytest.mark.parametrize("path, body", [
-    ("spanbert_jax/training/x.py", "import jax\nfrom spanbert_jax import config, errors\nfrom spanbert_jax.data import store"),
-    ("spanbert_jax/training/x.py", "from spanbert_jax.training import step\nimport spanbert_jax.model.spec"),
-    ("spanbert_jax/training/checkpoint.py", "import jax\nimport orbax.checkpoint"),
-    ("spanbert_jax/training/sharding.py", "AXES = ('data', 'fsdp')"),
-    ("scripts/x.py", "from configs import base\nfrom spanbert_jax import tasks, cli"),
-    ("spanbert_jax/data/x.py", LONG.removesuffix("\n    pass")),
-])
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        (
+            "spanbert_jax/training/x.py",
+            "import jax\nfrom spanbert_jax import config, errors\nfrom spanbert_jax.data import store",
+        ),
+        ("spanbert_jax/training/x.py", "from spanbert_jax.training import step\nimport spanbert_jax.model.spec"),
+        ("spanbert_jax/training/checkpoint.py", "import jax\nimport orbax.checkpoint"),
+        ("spanbert_jax/training/sharding.py", "AXES = ('data', 'fsdp')"),
+        ("scripts/x.py", "from configs import base\nfrom spanbert_jax import tasks, cli"),
+        ("spanbert_jax/data/x.py", LONG.removesuffix("\n    pass")),
+    ],
+)
 def test_a_kept_rule_is_not(path, body):
     assert problems(Path(path), f'"""Doc."""\n{body}') == []

@@ -42,10 +42,18 @@ def test_parts_add_up_to_the_whole():
     logits, batch = example()
     counts = objectives.batch_counts(batch, BOTH)
     whole, sums = objectives.loss_and_sums(logits, batch, counts, BOTH)
-    parts = [objectives.loss_and_sums(jax.tree.map(lambda x: x[rows], logits), jax.tree.map(lambda x: x[rows], batch), counts, BOTH)
-             for rows in (slice(0, 1), slice(1, 4))]
+    parts = [
+        objectives.loss_and_sums(
+            jax.tree.map(lambda x: x[rows], logits), jax.tree.map(lambda x: x[rows], batch), counts, BOTH
+        )
+        for rows in (slice(0, 1), slice(1, 4))
+    ]
     np.testing.assert_allclose(parts[0][0] + parts[1][0], whole, rtol=1e-6)
-    np.testing.assert_allclose(whole, sums["mlm_sum"] / batch["mlm_weights"].sum() + 0.5 * sums["sbo_sum"] / batch["sbo_weights"].sum(), rtol=1e-6)
+    np.testing.assert_allclose(
+        whole,
+        sums["mlm_sum"] / batch["mlm_weights"].sum() + 0.5 * sums["sbo_sum"] / batch["sbo_weights"].sum(),
+        rtol=1e-6,
+    )
 
 
 def test_counts_are_never_zero_and_may_be_the_originals():

@@ -19,9 +19,23 @@ from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"seq_len": 32, "batch_size": 8, "total_steps": 24, "log_every": 1, "model.width": 32, "model.mlp_width": 64, "model.heads": 4,
-         "model.dropout": 0.1, "model.attention_dropout": 0.1, "optimizer.warmup_steps": 4, "optimizer.schedule": "constant", "eval.every": 8, "eval.max_rows": 24,
-         "eval.batch_size": 8, "checkpoint.every": 8}
+SMALL = {
+    "seq_len": 32,
+    "batch_size": 8,
+    "total_steps": 24,
+    "log_every": 1,
+    "model.width": 32,
+    "model.mlp_width": 64,
+    "model.heads": 4,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.1,
+    "optimizer.warmup_steps": 4,
+    "optimizer.schedule": "constant",
+    "eval.every": 8,
+    "eval.max_rows": 24,
+    "eval.batch_size": 8,
+    "checkpoint.every": 8,
+}
 
 
 def start(workdir: Path, processes: int, each=lambda process: {}, **changes) -> list[subprocess.Popen]:
@@ -32,12 +46,24 @@ def start(workdir: Path, processes: int, each=lambda process: {}, **changes) -> 
     started = []
     for process in range(processes):
         settings = SMALL | {key.replace("__", "."): value for key, value in (changes | each(process)).items()}
-        command = [sys.executable, "scripts/pretrain.py", "--config=configs/spanbert.py:tiny", f"--workdir={workdir}",
-                   *(f"--config.{key}={value}" for key, value in settings.items())]
+        command = [
+            sys.executable,
+            "scripts/pretrain.py",
+            "--config=configs/spanbert.py:tiny",
+            f"--workdir={workdir}",
+            *(f"--config.{key}={value}" for key, value in settings.items()),
+        ]
         if processes > 1:
             command += [f"--coordinator=localhost:{port}", f"--processes={processes}", f"--process={process}"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", f"count={8 // processes}")}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", f"count={8 // processes}"),
+        }
+        started.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
     return started
 
 
@@ -99,7 +125,9 @@ def test_two_processes_are_one(alone, two):
     np.testing.assert_allclose(losses(two), losses(alone), rtol=1e-6)
     np.testing.assert_allclose(losses(two, "eval/mlm_loss"), losses(alone, "eval/mlm_loss"), rtol=1e-6)
     assert losses(two, "eval/mlm_count") == losses(alone, "eval/mlm_count") and len(losses(two, "eval/mlm_count")) == 3
-    assert {name: array.shape for name, array in state(two).items()} == {name: array.shape for name, array in state(alone).items()}
+    assert {name: array.shape for name, array in state(two).items()} == {
+        name: array.shape for name, array in state(alone).items()
+    }
 
 
 @pytest.mark.slow
@@ -120,7 +148,11 @@ def test_a_killed_process_ends_the_others_and_the_restart_goes_on_exactly(two, t
     assert killed == -signal.SIGKILL and code == 1, output
     assert time.monotonic() - began < 30  # JAX's heartbeats take 100 seconds
     said = next(line for line in output.splitlines() if line.startswith("process 0: "))
-    assert "another process of this run is gone" in said and "newest checkpoint is of step 8" in said and "start all processes again" in said
+    assert (
+        "another process of this run is gone" in said
+        and "newest checkpoint is of step 8" in said
+        and "start all processes again" in said
+    )
     assert "Check failure" not in output  # JAX's own way to end
     run(workdir, 2, mesh__fsdp=2)
     assert_same_bits(workdir, two)
@@ -152,6 +184,18 @@ def test_a_mistake_of_one_is_told_by_all_and_leaves_nothing(tmp_path):
 
 
 def test_flags_of_several_processes_go_together():
-    command = [sys.executable, "scripts/pretrain.py", "--config=configs/spanbert.py:tiny", "--workdir=/nowhere/run", "--processes=2"]
-    ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and "--coordinator=HOST:PORT" in ended.stderr.splitlines()[-1] and "Traceback" not in ended.stderr
+    command = [
+        sys.executable,
+        "scripts/pretrain.py",
+        "--config=configs/spanbert.py:tiny",
+        "--workdir=/nowhere/run",
+        "--processes=2",
+    ]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert (
+        ended.returncode == 2
+        and "--coordinator=HOST:PORT" in ended.stderr.splitlines()[-1]
+        and "Traceback" not in ended.stderr
+    )

@@ -16,17 +16,40 @@ from spanbert_jax.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 STEPS = 60
-SMALL = {"seq_len": 64, "batch_size": 8, "total_steps": STEPS, "log_every": 1, "model.width": 32, "model.mlp_width": 64, "model.dropout": 0.1,
-         "model.attention_dropout": 0.1, "optimizer.warmup_steps": 10, "eval.every": 20, "eval.max_rows": 32, "eval.batch_size": 16,
-         "checkpoint.every": 10}
+SMALL = {
+    "seq_len": 64,
+    "batch_size": 8,
+    "total_steps": STEPS,
+    "log_every": 1,
+    "model.width": 32,
+    "model.mlp_width": 64,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.1,
+    "optimizer.warmup_steps": 10,
+    "eval.every": 20,
+    "eval.max_rows": 32,
+    "eval.batch_size": 16,
+    "checkpoint.every": 10,
+}
 
 
 def start(workdir: Path, **changes) -> subprocess.Popen:
     """The pretraining command, as a user gives it."""
     flags = [f"--config.{key.replace('__', '.')}={value}" for key, value in (SMALL | changes).items()]
-    command = [sys.executable, "scripts/pretrain.py", "--config=configs/spanbert.py:tiny", f"--workdir={workdir}", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1")}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "scripts/pretrain.py",
+        "--config=configs/spanbert.py:tiny",
+        f"--workdir={workdir}",
+        *flags,
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"),
+    }
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def run(workdir: Path, **changes) -> None:

@@ -1,10 +1,10 @@
-"""Documents to blocks: which runs of pieces the model reads as one text (reference 3).
+"""Documents to blocks: which runs of tokens the model reads as one text (reference 3).
 
 document   whole sentences of one document, in order, as many as fit
 sentence   one sentence each
 pair       two runs of sentences, half of the time from two documents (BERT's input for next sentence prediction); see pairs.py
 
-No block crosses the end of a document. A sentence longer than a block is cut at word starts, so the blocks of a split tile its pieces;
+No block crosses the end of a document. A sentence longer than a block is cut at word starts, so the blocks of a split tile its tokens;
 `long_sentences = "lose"` drops it instead, with what the original loses beside it (quirk 14).
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from spanbert_jax.data.store import Split
 
-BLOCK = np.dtype([("start", "<i8"), ("length", "<i4")])  # address of the block's first piece, and pieces in it
-KINDS = {"document": 2, "sentence": 2, "pair": 3}  # what a block may be -> special pieces it needs
+BLOCK = np.dtype([("start", "<i8"), ("length", "<i4")])  # address of the block's first token, and tokens in it
+KINDS = {"document": 2, "sentence": 2, "pair": 3}  # what a block may be -> special tokens it needs
 LONG_SENTENCES = ("cut", "lose")
 DOCUMENTS_AT_A_TIME = 1 << 16  # bounds the memory of planning
 
@@ -30,11 +30,11 @@ class BlockSettings:
     blocks: str
     long_sentences: str
     short_seq_prob: float  # of "pair"
-    seed: int              # of "pair"
+    seed: int  # of "pair"
 
     @property
     def capacity(self) -> int:
-        """The most pieces of text in a block."""
+        """The most tokens of text in a block."""
         return self.seq_len - KINDS[self.blocks]
 
     @property
@@ -43,16 +43,19 @@ class BlockSettings:
         return self.blocks == "pair"
 
     def layouts(self) -> list[tuple[int, int]]:
-        """(parts that are masked on their own, pieces of text they share) of every kind of full row."""
+        """(parts that are masked on their own, tokens of text they share) of every kind of full row."""
         if self.pairs:
             return [(2, self.capacity)]
-        return [(blocks, self.seq_len - 2 * blocks) for blocks in range(1, min(self.max_blocks_per_row, self.seq_len // 3) + 1)]
+        return [
+            (blocks, self.seq_len - 2 * blocks)
+            for blocks in range(1, min(self.max_blocks_per_row, self.seq_len // 3) + 1)
+        ]
 
 
 def sentences_of(split: Split, settings: BlockSettings, starts_word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Addresses where a split's sentences begin, int64 [S + 1], and its documents, int64 [documents + 1]; both end with its number of pieces.
+    """Addresses where a split's sentences begin, int64 [S + 1], and its documents, int64 [documents + 1]; both end with its number of tokens.
 
-    Long sentences are cut already where the settings say so. `starts_word`: bool [V], true where a piece begins a word.
+    Long sentences are cut already where the settings say so. `starts_word`: bool [V], true where a token begins a word.
     """
     sentences = split.sentence_offsets()
     documents = sentences[split.document_offsets()]
@@ -68,20 +71,20 @@ def split_blocks(split: Split, settings: BlockSettings, starts_word: np.ndarray)
         return sentence_blocks(sentences, settings.capacity)
     parts = [np.empty(0, BLOCK)]
     for low in range(0, len(documents) - 1, DOCUMENTS_AT_A_TIME):
-        edges = documents[low:low + DOCUMENTS_AT_A_TIME + 1]
+        edges = documents[low : low + DOCUMENTS_AT_A_TIME + 1]
         first, last = np.searchsorted(sentences, edges[[0, -1]])
-        parts.append(document_blocks(sentences[first:last + 1], edges, settings.capacity))
+        parts.append(document_blocks(sentences[first : last + 1], edges, settings.capacity))
     return np.concatenate(parts)
 
 
 def sentence_blocks(sentences: np.ndarray, capacity: int) -> np.ndarray:
-    """Every sentence of at most `capacity` pieces: BLOCK [blocks]. Arguments as for document_blocks."""
+    """Every sentence of at most `capacity` tokens: BLOCK [blocks]. Arguments as for document_blocks."""
     blocks = between(sentences)
     return blocks[blocks["length"] <= capacity]
 
 
 def document_blocks(sentences: np.ndarray, documents: np.ndarray, capacity: int) -> np.ndarray:
-    """Whole sentences of one document, as many as fit into `capacity` pieces: BLOCK [blocks].
+    """Whole sentences of one document, as many as fit into `capacity` tokens: BLOCK [blocks].
 
     A longer sentence is lost; and where it ends its document, so is the block before it that was waiting for more (quirk 14; with sentences
     cut to size there is none).
@@ -106,8 +109,10 @@ def between(edges: np.ndarray) -> np.ndarray:
     return blocks
 
 
-def cut_long_sentences(offsets: np.ndarray, capacity: int, starts_word: np.ndarray, read: Callable[[int, int], np.ndarray]) -> np.ndarray:
-    """Sentence offsets int64 [S + 1] with further ones inside sentences of more than `capacity` pieces, so that none is longer.
+def cut_long_sentences(
+    offsets: np.ndarray, capacity: int, starts_word: np.ndarray, read: Callable[[int, int], np.ndarray]
+) -> np.ndarray:
+    """Sentence offsets int64 [S + 1] with further ones inside sentences of more than `capacity` tokens, so that none is longer.
 
     A cut falls on the last word start that fits; inside a word only when that word alone is longer than `capacity`. `read(start, count)`
     gives ids.
@@ -132,8 +137,12 @@ def greedy_edges(sentences: np.ndarray, barriers: np.ndarray, capacity: int) -> 
     """
     starts = sentences[:-1]
     barrier = barriers[np.searchsorted(barriers, starts, "right")]
-    follower = np.searchsorted(sentences, np.minimum(starts + capacity, barrier), "right") - 1  # [S] first sentence of the next block
-    follower = memoryview(np.maximum(follower, np.arange(1, len(sentences))))  # plain ints, several times faster to walk than an array
+    follower = (
+        np.searchsorted(sentences, np.minimum(starts + capacity, barrier), "right") - 1
+    )  # [S] first sentence of the next block
+    follower = memoryview(
+        np.maximum(follower, np.arange(1, len(sentences)))
+    )  # plain ints, several times faster to walk than an array
     chosen, sentence = [0], 0
     while sentence < len(follower):
         sentence = follower[sentence]

@@ -11,7 +11,7 @@ from spanbert_jax.data import masking
 from spanbert_jax.data.pipeline import TRAINING, Masker
 from spanbert_jax.data.rows import ragged_range
 from spanbert_jax.data.schemes import settings_from_config, tags_of
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from spanbert_jax.errors import InputError
 
 SEGMENTS = 2  # most segments of an example: a text, or a pair of texts
@@ -22,24 +22,28 @@ class SpanCollator:
     """Pads examples to config.seq_len and masks spans as config.masking says.
 
     tokenizer: of this package, or of transformers, with a WordPiece vocabulary.  config: configs/base.py's, or any other with its keys.
-    seed: of all draws.  piece_counts: int64 [V], the odds of random replacement pieces; None: the same for all but the special ones.
+    seed: of all draws.  token_counts: int64 [V], the odds of random replacement tokens; None: the same for all but the special ones.
     InputError: no WordPiece vocabulary, or masking that needs tags.
     """
 
-    def __init__(self, tokenizer, config, seed: int, piece_counts: np.ndarray | None = None):
+    def __init__(self, tokenizer, config, seed: int, token_counts: np.ndarray | None = None):
         if not isinstance(tokenizer, Tokenizer):
-            pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-            tokenizer = Tokenizer(pieces, False, f"of {type(tokenizer).__name__}")  # its casing is of no matter here
+            tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+            tokenizer = Tokenizer(tokens, False, f"of {type(tokenizer).__name__}")  # its casing is of no matter here
         settings = settings_from_config(config)
         if tags_of(settings):
             raise InputError(f"masking.schemes {', '.join(settings.schemes)}: some need tags, which only a store has")
-        if piece_counts is None:
-            piece_counts = np.array([piece not in SPECIAL_PIECES for piece in tokenizer.pieces], np.int64)
-        slots = masking.mask_slots(settings.rate, [(number, config.seq_len - 1 - number) for number in range(1, SEGMENTS + 1)])
+        if token_counts is None:
+            token_counts = np.array([token not in SPECIAL_TOKENS for token in tokenizer.tokens], np.int64)
+        slots = masking.mask_slots(
+            settings.rate, [(number, config.seq_len - 1 - number) for number in range(1, SEGMENTS + 1)]
+        )
         self.seq_len, self.seed = config.seq_len, seed
-        self._special = np.isin(np.arange(tokenizer.vocab_size), [tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id])  # [V]
+        self._special = np.isin(
+            np.arange(tokenizer.vocab_size), [tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id]
+        )  # [V]
         self._pad_id = tokenizer.pad_id
-        self._masker = Masker(settings, slots, tokenizer, piece_counts)
+        self._masker = Masker(settings, slots, tokenizer, token_counts)
         self._calls = itertools.count()
 
     def __call__(self, examples: Sequence[Mapping], epoch: int | None = None) -> dict[str, np.ndarray]:
@@ -56,32 +60,46 @@ class SpanCollator:
         digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows["tokens"]]
         row = tf.constant(np.frombuffer(b"".join(digests), "<i8").astype(np.int64))
         epoch = tf.fill([len(examples)], np.int64(next(self._calls) if epoch is None else epoch))
-        masked = self._masker({name: tf.constant(field) for name, field in rows.items()}, masking.row_key(self.seed, TRAINING, epoch, row))
+        masked = self._masker(
+            {name: tf.constant(field) for name, field in rows.items()}, masking.row_key(self.seed, TRAINING, epoch, row)
+        )
         masked = {name: field.numpy() for name, field in masked.items()}
         labels = np.full_like(masked["tokens"], IGNORED)
         used = np.nonzero(masked["mlm_weights"])
         labels[used[0], masked["mlm_positions"][used]] = masked["mlm_targets"][used]
-        result = {"input_ids": masked["tokens"], "attention_mask": masked["segments"], "token_type_ids": masked["token_types"], "labels": labels}
+        result = {
+            "input_ids": masked["tokens"],
+            "attention_mask": masked["segments"],
+            "token_type_ids": masked["token_types"],
+            "labels": labels,
+        }
         return result | {name: field for name, field in masked.items() if name.startswith("sbo_")}
 
     def _rows(self, examples: Sequence[Mapping]) -> dict[str, np.ndarray]:
         """The examples as rows of the pipeline."""
         lengths = np.array([len(example["input_ids"]) for example in examples])
         if lengths.max() > self.seq_len:
-            raise InputError(f"example {int(lengths.argmax())}: {lengths.max()} pieces, more than seq_len {self.seq_len}; truncate it before")
+            raise InputError(
+                f"example {int(lengths.argmax())}: {lengths.max()} tokens, more than seq_len {self.seq_len}; truncate it before"
+            )
         at = np.repeat(np.arange(len(examples)), lengths), ragged_range(lengths)
-        rows = {name: np.zeros((len(examples), self.seq_len), np.int32) for name in ("tokens", "segments", "token_types")}
+        rows = {
+            name: np.zeros((len(examples), self.seq_len), np.int32) for name in ("tokens", "segments", "token_types")
+        }
         rows["tokens"][:] = self._pad_id
         rows["tokens"][at] = np.concatenate([example["input_ids"] for example in examples])
-        rows["token_types"][at] = np.concatenate([example.get("token_type_ids") or np.zeros(length, np.int32)
-                                                  for example, length in zip(examples, lengths)])
+        rows["token_types"][at] = np.concatenate(
+            [example.get("token_type_ids") or np.zeros(length, np.int32) for example, length in zip(examples, lengths)]
+        )
         rows["segments"][at] = 1
         text = ~self._special[rows["tokens"]]
         edges = np.diff(np.pad(text, ((0, 0), (1, 1))).astype(np.int8), axis=1)
         (row, start), (_, end) = np.nonzero(edges == 1), np.nonzero(edges == -1)
         number = ragged_range(np.bincount(row, minlength=len(examples)))
         if len(number) and number.max() >= SEGMENTS:
-            raise InputError(f"example {int(row[number.argmax()])}: more than {SEGMENTS} segments between its special pieces")
+            raise InputError(
+                f"example {int(row[number.argmax()])}: more than {SEGMENTS} segments between its special tokens"
+            )
         for name, values in (("block_start", start), ("block_length", end - start)):
             rows[name] = np.zeros((len(examples), SEGMENTS), np.int32)
             rows[name][row, number] = values

@@ -22,15 +22,20 @@ class Mixture:
         prints = [store.fingerprint for store in self.stores]
         return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode("utf-8")).hexdigest()
 
-    def piece_counts(self, split: str) -> np.ndarray:
-        """int64 [V]: how often each piece occurs in a split of all stores together."""
-        return sum(store.split(split).piece_counts for store in self.stores)
+    def token_counts(self, split: str) -> np.ndarray:
+        """int64 [V]: how often each token occurs in a split of all stores together."""
+        return sum(store.split(split).token_counts for store in self.stores)
 
     def totals(self) -> dict[str, dict[str, int]]:
         """{split: {"num_tokens", "num_sentences", "num_documents"}} of all stores together."""
         splits = [store.index["splits"] for store in self.stores]
-        return {name: {key: sum(split[name][key] for split in splits) for key in ("num_tokens", "num_sentences", "num_documents")}
-                for name in splits[0]}
+        return {
+            name: {
+                key: sum(split[name][key] for split in splits)
+                for key in ("num_tokens", "num_sentences", "num_documents")
+            }
+            for name in splits[0]
+        }
 
 
 class MixedRows:

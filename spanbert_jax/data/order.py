@@ -11,7 +11,9 @@ from spanbert_jax.data import masking
 
 CYCLE = 1 << 16  # positions in which the shares of several corpora are exact, to 1 / CYCLE
 PERMUTATION, INTERLEAVING = 2, 3  # streams: what a key is for; masking has the first two
-PERMUTATION_ROUNDS = 16  # of the cipher behind RandomIndexShuffle; with its usual 4, orders of 2^16 rows were visibly alike
+PERMUTATION_ROUNDS = (
+    16  # of the cipher behind RandomIndexShuffle; with its usual 4, orders of 2^16 rows were visibly alike
+)
 
 
 class Order:
@@ -27,7 +29,9 @@ class Order:
         self._sizes = np.array(sizes, np.int64)
         self._first = np.cumsum(self._sizes) - self._sizes  # number of each corpus's first row
         self._corpus = np.repeat(np.arange(len(sizes)), self.shares)  # [cycle] of each slot, before shuffling
-        self._rank = np.arange(cycle) - np.repeat(np.cumsum(self.shares) - self.shares, self.shares)  # [cycle] among its corpus's slots
+        self._rank = np.arange(cycle) - np.repeat(
+            np.cumsum(self.shares) - self.shares, self.shares
+        )  # [cycle] among its corpus's slots
 
     def at(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(epoch, row number) of positions int64 [n], both int64 [n]; the epoch is that of the row's corpus."""

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def pack_blocks(lengths: np.ndarray, seq_len: int, max_blocks_per_row: int) -> np.ndarray:
-    """Row number of each block, int64 [blocks]; `lengths` are in pieces with [CLS] and [SEP].
+    """Row number of each block, int64 [blocks]; `lengths` are in tokens with [CLS] and [SEP].
 
     Best fit decreasing: blocks from long to short (of equal ones the earlier first), each into the row with the least room that still
     holds it, or a new one. Rows with equal room are a stack, and the set of rooms in use is the bits of one integer, so a block costs

@@ -2,7 +2,7 @@
 
 A document is read in chunks of sentences that just fill the budget of a pair. A chunk is parted in two at a random sentence; or only its
 first part is taken, followed by a run of sentences of a random document, and the others are read again in the next chunk. What is over the
-budget then is dropped piece by piece from either end of the longer segment. The pairs of a run are drawn once, not each epoch, as in the
+budget then is dropped token by token from either end of the longer segment. The pairs of a run are drawn once, not each epoch, as in the
 original; the order of draws is the original's too, so that its pairs come out for its seed.
 """
 
@@ -11,18 +11,18 @@ from array import array
 import numpy as np
 
 TRIES = 10  # to find another document
-SHORTEST = 2  # pieces, of a pair that is made short
+SHORTEST = 2  # tokens, of a pair that is made short
 
 
 def draw_pairs(
-    sentences: np.ndarray, documents: np.ndarray, capacity: int, short_seq_prob: float, seed: int,
+    sentences: np.ndarray, documents: np.ndarray, capacity: int, short_seq_prob: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of a corpus.
 
     Args:
       sentences: int64 [S + 1], addresses where they begin, and the end.
       documents: int64 [documents + 1], addresses where they begin, and the end.
-      capacity: pieces of a pair, without [CLS] and [SEP].
+      capacity: tokens of a pair, without [CLS] and [SEP].
       short_seq_prob: share of the documents whose pairs have a smaller budget, uniform in SHORTEST..capacity - 1.
       seed: of all draws, below 2^32.
 
@@ -56,7 +56,7 @@ def draw_pairs(
 
 
 def _text_of_another_document(draw, at, first: list[int], document: int, wanted: int) -> tuple[int, int]:
-    """A run of whole sentences with at least `wanted` pieces, or up to its document's end. The original never draws the last document."""
+    """A run of whole sentences with at least `wanted` tokens, or up to its document's end. The original never draws the last document."""
     for _ in range(TRIES):
         other = draw.randint(0, max(len(first) - 2, 1))
         if other != document:
@@ -69,7 +69,7 @@ def _text_of_another_document(draw, at, first: list[int], document: int, wanted:
 
 
 def _truncated(draw, a: tuple[int, int], b: tuple[int, int], capacity: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The segments without pieces from the ends of the longer one, so that they fit."""
+    """The segments without tokens from the ends of the longer one, so that they fit."""
     (a_start, a_end), (b_start, b_end) = a, b
     while (a_end - a_start) + (b_end - b_start) > capacity:
         front = draw.random_sample() < 0.5

@@ -21,13 +21,20 @@ from spanbert_jax.data.order import Order
 from spanbert_jax.data.schemes import MaskingSettings
 from spanbert_jax.errors import InputError
 
-tf.config.set_visible_devices([], "GPU")  # else TensorFlow takes all memory of devices that are JAX's; it must be told before it starts
+tf.config.set_visible_devices(
+    [], "GPU"
+)  # else TensorFlow takes all memory of devices that are JAX's; it must be told before it starts
 
-PIECE_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
+CHUNK_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
 TRAINING, EVALUATION = range(2)  # streams: what a key is for; order.py has the next
 EVALUATION_SEED = 0  # held-out rows have the same masks in every run, so that runs can be compared
 
-FOR_MASKING = ("tokens", "tags", "block_start", "block_length")  # fields of rows that end there; the model gets the others
+FOR_MASKING = (
+    "tokens",
+    "tags",
+    "block_start",
+    "block_length",
+)  # fields of rows that end there; the model gets the others
 
 Batch = dict[str, np.ndarray]
 
@@ -63,18 +70,20 @@ class Batches:
 class Masker:
     """Masking with everything decided but the rows: config, vocabulary and corpus.
 
-    settings: how to mask. slots: M, see masking.mask_slots. tokenizer: gives starts_word, mask_id and pad_id. piece_counts: int64 [V], of
+    settings: how to mask. slots: M, see masking.mask_slots. tokenizer: gives starts_word, mask_id and pad_id. token_counts: int64 [V], of
     the training split.
     """
 
-    def __init__(self, settings: MaskingSettings, slots: int, tokenizer, piece_counts: np.ndarray):
+    def __init__(self, settings: MaskingSettings, slots: int, tokenizer, token_counts: np.ndarray):
         self.settings = settings
         self.slots = slots
         self.mask_id = tokenizer.mask_id
         self.pad_id = tokenizer.pad_id
         self.starts_word = tf.constant(tokenizer.starts_word)  # [V]
-        self.counts_upto = tf.constant(np.cumsum(piece_counts, dtype=np.int64))  # [V]
-        self._mask = tf.function(self._mask, autograph=False)  # traced once for training and evaluation, and for every start
+        self.counts_upto = tf.constant(np.cumsum(token_counts, dtype=np.int64))  # [V]
+        self._mask = tf.function(
+            self._mask, autograph=False
+        )  # traced once for training and evaluation, and for every start
 
     def __call__(self, rows: dict[str, tf.Tensor], key: random.Key) -> dict[str, tf.Tensor]:
         """A batch from the fields of rows and their keys; see masking.mask for what it adds."""
@@ -86,7 +95,7 @@ class Masker:
 
 
 def make_batches(
-    rows: Rows, order: Order, masker: Masker, *, batch_size: int, start_step: int, part: np.ndarray | None, threads: int,
+    rows: Rows, order: Order, masker: Masker, *, batch_size: int, start_step: int, part: np.ndarray | None, threads: int
 ) -> "Batches":
     """Training batches for ever, from `start_step` on: of each the rows that `part` numbers (int64 [n], of 0..B-1; None: all).
 
@@ -110,7 +119,7 @@ def make_batches(
 
 
 def make_eval_batches(
-    rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, part: np.ndarray | None, threads: int,
+    rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, part: np.ndarray | None, threads: int
 ) -> "Batches":
     """Batches of the first `max_rows` rows (0: all) in order, each row with one mask for ever, the same under every seed.
 
@@ -122,7 +131,9 @@ def make_eval_batches(
     def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
         there = position < count
         row = tf.where(there, position, 0)
-        fields = {name: tf.where(there[:, None], field, tf.zeros_like(field)) for name, field in _read(rows, row).items()}
+        fields = {
+            name: tf.where(there[:, None], field, tf.zeros_like(field)) for name, field in _read(rows, row).items()
+        }
         fields["tokens"] = tf.where(there[:, None], fields["tokens"], masker.pad_id)
         return masker(fields, masking.row_key(EVALUATION_SEED, EVALUATION, tf.zeros_like(row), row))
 
@@ -133,32 +144,39 @@ def make_eval_batches(
 def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
     """The fields of rows `ids` [n] as tensors of known shape and type."""
     sample = rows.read(np.zeros(1, np.int64))
-    fields = tf.numpy_function(lambda ids: list(rows.read(ids).values()), [ids], [field.dtype for field in sample.values()])
-    return {name: tf.ensure_shape(field, (None, *sample[name].shape[1:])) for name, field in zip(sample, fields, strict=True)}
+    fields = tf.numpy_function(
+        lambda ids: list(rows.read(ids).values()), [ids], [field.dtype for field in sample.values()]
+    )
+    return {
+        name: tf.ensure_shape(field, (None, *sample[name].shape[1:]))
+        for name, field in zip(sample, fields, strict=True)
+    }
 
 
 def _batches(steps: tf.data.Dataset, masked_rows, batch_size: int, part: np.ndarray | None, threads: int) -> "Batches":
-    """Batches of `masked_rows(positions)` for the steps, each made in equal pieces side by side."""
+    """Batches of `masked_rows(positions)` for the steps, each made in equal chunks side by side."""
     wanted = np.arange(batch_size) if part is None else np.asarray(part, np.int64)
     count = len(wanted)
-    pieces = -(-count // PIECE_ROWS)
-    piece_rows = -(-count // pieces)
-    wanted = np.pad(wanted, (0, pieces * piece_rows - count), mode="edge").reshape(pieces, piece_rows)  # a last piece too long repeats a row
+    chunks = -(-count // CHUNK_ROWS)
+    chunk_rows = -(-count // chunks)
+    wanted = np.pad(wanted, (0, chunks * chunk_rows - count), mode="edge").reshape(
+        chunks, chunk_rows
+    )  # a last token too long repeats a row
 
     @tf.autograph.experimental.do_not_convert
-    def positions(step: tf.Tensor) -> tf.Tensor:  # int64 [pieces, rows of a piece]
+    def positions(step: tf.Tensor) -> tf.Tensor:  # int64 [chunks, rows of a token]
         return step * batch_size + wanted
 
     @tf.autograph.experimental.do_not_convert
     def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {name: tf.reshape(field, [pieces * piece_rows, field.shape[2]])[:count] for name, field in batch.items()}
+        return {name: tf.reshape(field, [chunks * chunk_rows, field.shape[2]])[:count] for name, field in batch.items()}
 
     workers = threads or os.cpu_count()
     dataset = steps.map(positions).unbatch().map(masked_rows, num_parallel_calls=workers, deterministic=True)
-    dataset = dataset.batch(pieces, drop_remainder=True).map(join).prefetch(2)
+    dataset = dataset.batch(chunks, drop_remainder=True).map(join).prefetch(2)
     options = tf.data.Options()
     options.threading.private_threadpool_size = workers
-    options.threading.max_intra_op_parallelism = 1  # pieces already keep every thread busy
+    options.threading.max_intra_op_parallelism = 1  # chunks already keep every thread busy
     options.autotune.enabled = False  # it would only enlarge buffers
     options.experimental_optimization.apply_default_optimizations = False  # no faster with them, and slower to start
     return Batches(dataset.with_options(options))

@@ -24,13 +24,15 @@ def threefry(key: Key, counter: Key) -> Key:
     return _threefry(*key, *counter)
 
 
-@functools.partial(tf.function, input_signature=[tf.TensorSpec(None, tf.uint32)] * 4, autograph=False)  # traced once: it is many small ops
+@functools.partial(
+    tf.function, input_signature=[tf.TensorSpec(None, tf.uint32)] * 4, autograph=False
+)  # traced once: it is many small ops
 def _threefry(key0, key1, x0, x1):
     keys = key0, key1, key0 ^ key1 ^ PARITY
     x0 = x0 + keys[0]
     x1 = x1 + keys[1]
     for group in range(5):  # four rounds each, then the next key words are added
-        for rotation in ROTATIONS[4 * (group % 2):][:4]:
+        for rotation in ROTATIONS[4 * (group % 2) :][:4]:
             x0 = x0 + x1
             x1 = tf.bitwise.left_shift(x1, np.uint32(rotation)) | tf.bitwise.right_shift(x1, np.uint32(32 - rotation))
             x1 = x1 ^ x0
@@ -42,7 +44,9 @@ def _threefry(key0, key1, x0, x1):
 def words(number: tf.Tensor) -> Key:
     """The low and the high uint32 word of an int64 tensor (or a Python int); for a key from a seed, or a counter from a row number."""
     number = tf.convert_to_tensor(number, tf.int64)
-    return tf.cast(number & 0xFFFFFFFF, tf.uint32), tf.cast(tf.bitwise.right_shift(number, np.int64(32)) & 0xFFFFFFFF, tf.uint32)
+    return tf.cast(number & 0xFFFFFFFF, tf.uint32), tf.cast(
+        tf.bitwise.right_shift(number, np.int64(32)) & 0xFFFFFFFF, tf.uint32
+    )
 
 
 def below(bits: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
@@ -54,7 +58,7 @@ def below(bits: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
 
 
 def below_wide(bits: Key, bound: tf.Tensor) -> tf.Tensor:
-    """int64 in [0, bound) from two uint32 words, for bounds up to 2^62 (the pieces of a corpus): the words as one 63-bit number, modulo."""
+    """int64 in [0, bound) from two uint32 words, for bounds up to 2^62 (the tokens of a corpus): the words as one 63-bit number, modulo."""
     high = tf.bitwise.left_shift(tf.cast(bits[0], tf.int64) & 0x7FFFFFFF, np.int64(32))
     return (high | tf.cast(bits[1], tf.int64)) % tf.cast(bound, tf.int64)
 

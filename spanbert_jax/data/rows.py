@@ -25,17 +25,17 @@ from spanbert_jax.data.store import Split
 from spanbert_jax.errors import InputError
 
 MAGIC = int.from_bytes(b"SBROWS02", "little")
-HEADER = 6  # int64 words: magic, fingerprint of the settings, pieces in the split, rows, blocks, pieces in the blocks
+HEADER = 6  # int64 words: magic, fingerprint of the settings, tokens in the split, rows, blocks, tokens in the blocks
 
 
 def build_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray, tags: tuple[str, ...]) -> "Rows":
-    """The rows of a split; `starts_word` is bool [V], true where a piece begins a word, `tags` the kinds of tags to read with them.
+    """The rows of a split; `starts_word` is bool [V], true where a token begins a word, `tags` the kinds of tags to read with them.
 
     The plan is kept in the store's folder and found again the next time; if that cannot be written, it goes into an unnamed temporary file.
     InputError: pairs of a single document.
     """
     if settings.capacity < 1 or settings.max_blocks_per_row < 1:
-        raise ValueError(f"no rows of {settings.seq_len} pieces and {settings.max_blocks_per_row} blocks")
+        raise ValueError(f"no rows of {settings.seq_len} tokens and {settings.max_blocks_per_row} blocks")
     name = f"{split.name}-{settings.blocks}-{settings.seq_len}x{settings.max_blocks_per_row}-{fingerprint(settings) % 2**32:08x}.rows"
     path = split.store.folder / "rows" / name
     try:
@@ -60,8 +60,12 @@ def plan_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray) ->
     labels = np.empty(0, np.int8)
     if settings.pairs:
         if split.num_documents == 1:
-            raise InputError(f"store {split.store.where}: data.blocks = pair needs text of another document, and the {split.name} split has one")
-        parts, labels = draw_pairs(*sentences_of(split, settings, starts_word), settings.capacity, settings.short_seq_prob, settings.seed)
+            raise InputError(
+                f"store {split.store.where}: data.blocks = pair needs text of another document, and the {split.name} split has one"
+            )
+        parts, labels = draw_pairs(
+            *sentences_of(split, settings, starts_word), settings.capacity, settings.short_seq_prob, settings.seed
+        )
         blocks = np.empty(2 * len(parts), BLOCK)
         blocks["start"], blocks["length"] = parts[..., 0].reshape(-1), (parts[..., 1] - parts[..., 0]).reshape(-1)
         first = np.arange(0, len(blocks) + 1, 2)
@@ -71,7 +75,14 @@ def plan_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray) ->
         blocks = blocks[np.argsort(row_of_block, kind="stable")]
         sizes = np.bincount(row_of_block) if len(blocks) else np.zeros(0, np.int64)
         first = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    header = [MAGIC, fingerprint(settings), split.num_tokens, len(first) - 1, len(blocks), int(blocks["length"].sum(dtype=np.int64))]
+    header = [
+        MAGIC,
+        fingerprint(settings),
+        split.num_tokens,
+        len(first) - 1,
+        len(blocks),
+        int(blocks["length"].sum(dtype=np.int64)),
+    ]
     return [np.array(header, "<i8"), first.astype("<i8"), blocks, labels]
 
 
@@ -109,30 +120,39 @@ class Rows:
         self.tags = tags
         self._file = file
         header = np.frombuffer(os.pread(file.fileno(), 8 * HEADER, 0).ljust(8 * HEADER, b"\0"), "<i8")
-        self.num_rows, self.num_blocks, pieces = (int(word) for word in header[3:])
+        self.num_rows, self.num_blocks, block_tokens = (int(word) for word in header[3:])
         self._blocks_at = 8 * (HEADER + self.num_rows + 1)  # file address of the block table
         self._labels_at = self._blocks_at + BLOCK.itemsize * self.num_blocks
         size = self._labels_at + (self.num_rows if settings.pairs else 0)
-        if [*header[:3].tolist(), os.fstat(file.fileno()).st_size] != [MAGIC, fingerprint(settings), split.num_tokens, size]:
+        if [*header[:3].tolist(), os.fstat(file.fileno()).st_size] != [
+            MAGIC,
+            fingerprint(settings),
+            split.num_tokens,
+            size,
+        ]:
             raise InvalidPlan
         special = 3 * self.num_rows if settings.pairs else 2 * self.num_blocks
-        self.padding_fraction = 1 - (pieces + special) / (self.num_rows * settings.seq_len) if self.num_rows else 0.0
+        self.padding_fraction = (
+            1 - (block_tokens + special) / (self.num_rows * settings.seq_len) if self.num_rows else 0.0
+        )
         ids = split.store.index["special_ids"]
-        self._pad, self._cls, self._sep = (ids[piece] for piece in ("[PAD]", "[CLS]", "[SEP]"))
+        self._pad, self._cls, self._sep = (ids[token] for token in ("[PAD]", "[CLS]", "[SEP]"))
 
     def blocks(self, row: int) -> np.ndarray:
-        """Blocks of one row, in order: BLOCK [blocks in it], fields `start` (address in the split) and `length` (pieces)."""
+        """Blocks of one row, in order: BLOCK [blocks in it], fields `start` (address in the split) and `length` (tokens)."""
         if not 0 <= row < self.num_rows:
             raise IndexError(f"row {row} of {self.num_rows}")
         low, high = np.frombuffer(os.pread(self._file.fileno(), 16, 8 * (HEADER + int(row))), "<i8").tolist()
-        return np.frombuffer(os.pread(self._file.fileno(), BLOCK.itemsize * (high - low), self._blocks_at + BLOCK.itemsize * low), BLOCK)
+        return np.frombuffer(
+            os.pread(self._file.fileno(), BLOCK.itemsize * (high - low), self._blocks_at + BLOCK.itemsize * low), BLOCK
+        )
 
     def read(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Rows number `ids` int64 [n], in that order, as int32 arrays. Raises IndexError for a number that is no row's.
 
         tokens, segments, positions, token_types [n, L]: padding has segment, position and type 0 and the id of [PAD]; [CLS] and [SEP] carry
         their block's segment; positions restart where the segment does. block_start, block_length [n, N]: place in the row of the block's
-        first piece, and the number of pieces up to its [SEP]; both 0 where there is no block; A and B of a pair are two. With tags, `tags`
+        first token, and the number of tokens up to its [SEP]; both 0 where there is no block; A and B of a pair are two. With tags, `tags`
         [n, L]: bit k is tag k of `tags`. With pairs, nsp_targets [n, 1]: 1 where B is from elsewhere (reference 2.4), and nsp_weights [n, 1]
         float32: 1.
         """
@@ -148,8 +168,13 @@ class Rows:
         begin = ends - width  # [K] first place if the rows were one long line without padding
         begin -= np.repeat(begin[np.cumsum(counts) - counts], counts)  # and in its row
 
-        result = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions", "token_types")}
-        result |= {name: np.zeros((rows, 2 if pairs else self.settings.max_blocks_per_row), np.int32) for name in ("block_start", "block_length")}
+        result = {
+            name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions", "token_types")
+        }
+        result |= {
+            name: np.zeros((rows, 2 if pairs else self.settings.max_blocks_per_row), np.int32)
+            for name in ("block_start", "block_length")
+        }
         result["block_start"][row, column] = begin + opening
         result["block_length"][row, column] = flat["length"]
 
@@ -169,7 +194,9 @@ class Rows:
         tokens[at[content]] = np.concatenate(texts) if texts else []
         if self.tags:
             result["tags"] = np.zeros((rows, length), np.int32)
-            result["tags"].reshape(-1)[at[content]] = np.concatenate([self._tags(start, count) for start, count in where]) if where else []
+            result["tags"].reshape(-1)[at[content]] = (
+                np.concatenate([self._tags(start, count) for start, count in where]) if where else []
+            )
         if pairs:
             labels = [os.pread(self._file.fileno(), 1, self._labels_at + int(row)) for row in ids]
             result["nsp_targets"] = np.frombuffer(b"".join(labels), np.int8).astype(np.int32)[:, None]

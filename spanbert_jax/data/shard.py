@@ -1,9 +1,9 @@
 """A shard: the files of one part of a store, and what is counted while they are written.
 
     train-00000.tokens            uint16 (V <= 65536) or uint32: ids of all sentences, one after another
-    train-00000.sentences         uint32: pieces in each sentence
+    train-00000.sentences         uint32: tokens in each sentence
     train-00000.documents         uint32: sentences in each document
-    train-00000.<kind>            a bit a piece for each kind of tag, packed from the lowest bit of a byte up
+    train-00000.<kind>            a bit a token for each kind of tag, packed from the lowest bit of a byte up
 
 All numbers are little-endian. A document lies whole in one shard.
 """
@@ -31,8 +31,8 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class Shard:
     """A finished shard.
 
-    `entry` stands in the index: name, num_tokens, num_sentences, num_documents, sha256. `counts` int64 [V]: how often each piece occurs.
-    `sentence_lengths`, `document_lengths` int64 [LENGTH_BINS]: how many have so many pieces.
+    `entry` stands in the index: name, num_tokens, num_sentences, num_documents, sha256. `counts` int64 [V]: how often each token occurs.
+    `sentence_lengths`, `document_lengths` int64 [LENGTH_BINS]: how many have so many tokens.
     """
 
     entry: dict
@@ -43,13 +43,17 @@ class Shard:
 
 def shard_files(entry: dict, token_bytes: int, kinds: Iterable[str]) -> dict[str, int]:
     """Name -> bytes of each file of a shard with this entry in the index."""
-    sizes = {"tokens": entry["num_tokens"] * token_bytes, "sentences": 4 * entry["num_sentences"], "documents": 4 * entry["num_documents"]}
-    sizes |= {kind: (entry["num_tokens"] + 7) // 8 for kind in kinds}
+    sizes = {
+        "tokens": entry["num_tokens"] * token_bytes,
+        "sentences": 4 * entry["num_sentences"],
+        "documents": 4 * entry["num_documents"],
+    }
+    sizes |= dict.fromkeys(kinds, (entry["num_tokens"] + 7) // 8)
     return {f"{entry['name']}.{kind}": size for kind, size in sizes.items()}
 
 
 class ShardWriter:
-    """Writes one shard. Sentences without a single piece are left out, and documents without a sentence; without one there is no file.
+    """Writes one shard. Sentences without a single token are left out, and documents without a sentence; without one there is no file.
 
     `tagger` (see spanbert_jax/data/tagging.py) or None: no tags. Its files are open until `close`.
     """
@@ -59,10 +63,15 @@ class ShardWriter:
         self._files = {}
         self._hashes = {}
         self._waiting, self._waiting_characters = [], 0  # documents not yet tokenised
-        self._loose_bits = {kind: np.zeros(0, np.bool_) for kind in (tagger.kinds if tagger else ())}  # fewer than 8, of the last byte
+        self._loose_bits = {
+            kind: np.zeros(0, np.bool_) for kind in (tagger.kinds if tagger else ())
+        }  # fewer than 8, of the last byte
         self._entry = {"name": name, "num_tokens": 0, "num_sentences": 0, "num_documents": 0}
         self._counts = np.zeros(tokenizer.vocab_size, np.int64)
-        self._histograms = {"sentence_lengths": np.zeros(LENGTH_BINS, np.int64), "document_lengths": np.zeros(LENGTH_BINS, np.int64)}
+        self._histograms = {
+            "sentence_lengths": np.zeros(LENGTH_BINS, np.int64),
+            "document_lengths": np.zeros(LENGTH_BINS, np.int64),
+        }
 
     def add(self, document: list[str]) -> None:
         """Append a document, a list of sentences."""
@@ -72,7 +81,7 @@ class ShardWriter:
             self._flush()
 
     def close(self) -> Shard | None:
-        """Finish the files. None when there was no piece to write."""
+        """Finish the files. None when there was no token to write."""
         self._flush()
         for kind, bits in self._loose_bits.items():
             if bits.size:
@@ -112,7 +121,7 @@ class ShardWriter:
             self._loose_bits[kind] = bits[whole:]
 
     def _encode(self, lines: list[str]) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Ids of all lines one after another, pieces of each line, and the tags of all pieces by kind."""
+        """Ids of all lines one after another, tokens of each line, and the tags of all tokens by kind."""
         tags = {}
         if self._tagger and self._tagger.kinds:
             ids, offsets = self._tokenizer.encode_with_offsets(lines)
@@ -121,15 +130,23 @@ class ShardWriter:
         else:
             ids = self._tokenizer.encode(lines)
         lengths = np.fromiter(map(len, ids), "<u4", len(ids))
-        tokens = np.fromiter(itertools.chain.from_iterable(ids), token_dtype(self._tokenizer.vocab_size), int(lengths.sum(dtype=np.int64)))
+        tokens = np.fromiter(
+            itertools.chain.from_iterable(ids),
+            token_dtype(self._tokenizer.vocab_size),
+            int(lengths.sum(dtype=np.int64)),
+        )
         return tokens, lengths, tags
 
     def _count(self, tokens: np.ndarray, sentences: np.ndarray, documents: np.ndarray) -> None:
-        for key, amount in (("num_tokens", tokens.size), ("num_sentences", sentences.size), ("num_documents", documents.size)):
+        for key, amount in (
+            ("num_tokens", tokens.size),
+            ("num_sentences", sentences.size),
+            ("num_documents", documents.size),
+        ):
             self._entry[key] += int(amount)
         self._counts += np.bincount(tokens, minlength=self._counts.size)
-        pieces = np.add.reduceat(sentences.astype(np.int64), np.cumsum(documents) - documents)  # [documents]
-        for name, lengths in (("sentence_lengths", sentences), ("document_lengths", pieces)):
+        document_lengths = np.add.reduceat(sentences.astype(np.int64), np.cumsum(documents) - documents)  # [documents]
+        for name, lengths in (("sentence_lengths", sentences), ("document_lengths", document_lengths)):
             bins = np.frexp(lengths.astype(np.float64))[1]  # bit lengths
             self._histograms[name] += np.bincount(bins, minlength=LENGTH_BINS)
 

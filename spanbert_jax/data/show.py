@@ -23,25 +23,32 @@ from spanbert_jax.data.pipeline import Batch
 from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer
 from spanbert_jax.errors import InputError
 
-FATES = {"masked": "bold yellow", "random": "bold magenta", "kept": "bold green", "mixed": "bold red"}  # of spans, with their styles
+FATES = {
+    "masked": "bold yellow",
+    "random": "bold magenta",
+    "kept": "bold green",
+    "mixed": "bold red",
+}  # of spans, with their styles
 BOUNDARY, SPECIAL, HEADING = "underline cyan", "dim", "bold"
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A run of masked pieces of one row, whose places are counted from 0."""
+    """A run of masked tokens of one row, whose places are counted from 0."""
 
-    number: int          # of the row's spans, from 1
-    first: int           # place of its first piece
+    number: int  # of the row's spans, from 1
+    first: int  # place of its first token
     last: int
-    original: list[int]  # ids of its pieces
-    seen: list[int]      # what stands there in the model's input
-    fate: str            # of FATES: "mixed" where its pieces fared differently
+    original: list[int]  # ids of its tokens
+    seen: list[int]  # what stands there in the model's input
+    fate: str  # of FATES: "mixed" where its tokens fared differently
     boundaries: tuple[int, int] | None  # the two places that SBO sees it from; None: it has no SBO target
-    offsets: list[int]   # which of its pieces are SBO targets, counted from 0
+    offsets: list[int]  # which of its tokens are SBO targets, counted from 0
 
 
-def batch_to_show(config, workdir: Path | None, split: str, step: int, tell: Callable[[str], None]) -> tuple[Batch, Tokenizer]:
+def batch_to_show(
+    config, workdir: Path | None, split: str, step: int, tell: Callable[[str], None]
+) -> tuple[Batch, Tokenizer]:
     """The batch that a run of this config sees before update `step` (or the one of that number of an evaluation), and its tokenizer.
 
     The corpus is the store of `workdir` or of config.data.store, else the text of the config, tokenised into a temporary folder.
@@ -55,7 +62,9 @@ def batch_to_show(config, workdir: Path | None, split: str, step: int, tell: Cal
     if step < 0:
         raise InputError(f"--step {step}: batches are numbered from 0")
     if workdir is not None and not config.data.store and not (workdir / "store").exists():
-        raise InputError(f"workdir {workdir} has no store: give the folder of a run, or leave --workdir out to tokenise the text anew")
+        raise InputError(
+            f"workdir {workdir} has no store: give the folder of a run, or leave --workdir out to tokenise the text anew"
+        )
     tokenizer = batches_lib.tokenizer_of(config)
     with tempfile.TemporaryDirectory() as temporary:
         mixture = batches_lib.open_corpus(config, tokenizer, workdir or Path(temporary), tell)
@@ -73,14 +82,24 @@ def show_batch(batch: Batch, tokenizer: Tokenizer, rows: int) -> Group:
     """The first `rows` rows of a batch of pipeline.make_batches, and a line on all of it, for a rich Console."""
     count = len(batch["tokens"])
     shown = [show_row(batch, row, tokenizer) for row in range(min(rows, count))]
-    return Group(legend(), *shown, Text(f"all {count} rows: ", HEADING) + Text(summary(batch, range(count), tokenizer.mask_id)))
+    return Group(
+        legend(), *shown, Text(f"all {count} rows: ", HEADING) + Text(summary(batch, range(count), tokenizer.mask_id))
+    )
 
 
 def legend() -> Text:
     """How to read a row."""
-    return Text.assemble("Spans stand in braces: number, text, and what the model sees of it. ", ("{1 text => [MASK]}", FATES["masked"]),
-                         " masked, ", ("{2 text => other}", FATES["random"]), " random pieces, ", ("{3 text = kept}", FATES["kept"]),
-                         " kept. ", ("Underlined", BOUNDARY), ", and below left and right: the pieces that SBO sees a span from.\n")
+    return Text.assemble(
+        "Spans stand in braces: number, text, and what the model sees of it. ",
+        ("{1 text => [MASK]}", FATES["masked"]),
+        " masked, ",
+        ("{2 text => other}", FATES["random"]),
+        " random tokens, ",
+        ("{3 text = kept}", FATES["kept"]),
+        " kept. ",
+        ("Underlined", BOUNDARY),
+        ", and below left and right: the tokens that SBO sees a span from.\n",
+    )
 
 
 def show_row(batch: Batch, row: int, tokenizer: Tokenizer) -> Group:
@@ -95,8 +114,13 @@ def show_row(batch: Batch, row: int, tokenizer: Tokenizer) -> Group:
         places = np.flatnonzero(segments == segment)
         inside = [span for span in spans if places[0] <= span.first <= places[-1]]
         masked = sum(len(span.original) for span in inside)
-        parts.append(Text(f"row {row}, block {segment} (segment {segment}): places {places[0]} to {places[-1]}, "
-                          f"{int(content[places].sum())} pieces, {masked} masked{pair}", HEADING))
+        parts.append(
+            Text(
+                f"row {row}, block {segment} (segment {segment}): places {places[0]} to {places[-1]}, "
+                f"{int(content[places].sum())} tokens, {masked} masked{pair}",
+                HEADING,
+            )
+        )
         parts.append(Padding(block_text(tokens, places, inside, tokenizer), (0, 0, 0, 2)))
         parts.append(span_table(tokens, inside, tokenizer))
     padding = int(np.count_nonzero(segments == 0))
@@ -111,17 +135,19 @@ def block_text(tokens: np.ndarray, places: np.ndarray, spans: list[Span], tokeni
     boundaries = {place for span in spans for place in span.boundaries or ()}
     text = Text()
     for place in places.tolist():
-        span, piece = span_at.get(place), tokenizer.pieces[tokens[place]]
+        span, token = span_at.get(place), tokenizer.tokens[tokens[place]]
         if span and place > span.first:
             continue
-        glued = piece.startswith(CONTINUATION) and not span and place - 1 not in span_at  # where a span cuts a word, its "##" shows it
+        glued = (
+            token.startswith(CONTINUATION) and not span and place - 1 not in span_at
+        )  # where a span cuts a word, its "##" shows it
         text.append("" if glued or place == places[0] else " ")
         if span:
             text.append(span_text(span, tokenizer), FATES[span.fate])
         else:
             special = place in (places[0], places[-1])
             style = SPECIAL if special else BOUNDARY if place in boundaries else ""
-            text.append(piece.removeprefix(CONTINUATION) if glued else piece, style)
+            text.append(token.removeprefix(CONTINUATION) if glued else token, style)
     return text
 
 
@@ -134,59 +160,88 @@ def span_text(span: Span, tokenizer: Tokenizer) -> str:
 
 
 def words_of(ids: list[int], tokenizer: Tokenizer) -> str:
-    """Pieces put together to words; a first piece that continues a word keeps its "##"."""
-    return " ".join(tokenizer.pieces[i] for i in ids).replace(f" {CONTINUATION}", "")
+    """Tokens put together to words; a first token that continues a word keeps its "##"."""
+    return " ".join(tokenizer.tokens[i] for i in ids).replace(f" {CONTINUATION}", "")
 
 
 def seen_text(ids: list[int], tokenizer: Tokenizer) -> str:
-    """Pieces one by one, a run of the same one with its length."""
-    runs = [(tokenizer.pieces[i], len(list(run))) for i, run in itertools.groupby(ids)]
-    return " ".join(f"{piece} x{count}" if count > 1 else piece for piece, count in runs)
+    """Tokens one by one, a run of the same one with its length."""
+    runs = [(tokenizer.tokens[i], len(list(run))) for i, run in itertools.groupby(ids)]
+    return " ".join(f"{token} x{count}" if count > 1 else token for token, count in runs)
 
 
 def span_table(tokens: np.ndarray, spans: list[Span], tokenizer: Tokenizer) -> Table:
     """A line a span: where it is, its fate, and its SBO targets, each with its place in the span. tokens: [L]."""
     table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("span", "fate", "places", "left", "right", "SBO targets, offset:piece"):
+    for name in ("span", "fate", "places", "left", "right", "SBO targets, offset:token"):
         table.add_column(name, justify="right" if name == "span" else "left", overflow="fold")
     for span in spans:
-        left, right = (f"{place} {tokenizer.pieces[tokens[place]]}" for place in span.boundaries) if span.boundaries else ("-", "-")
-        targets = "  ".join(f"{offset}:{tokenizer.pieces[span.original[offset]]}" for offset in span.offsets)
+        left, right = (
+            (f"{place} {tokenizer.tokens[tokens[place]]}" for place in span.boundaries)
+            if span.boundaries
+            else ("-", "-")
+        )
+        targets = "  ".join(f"{offset}:{tokenizer.tokens[span.original[offset]]}" for offset in span.offsets)
         if not span.boundaries:
             targets = "none: it touches an end of its block"
         elif len(span.offsets) < len(span.original):
             targets += f"  (and {len(span.original) - len(span.offsets)} beyond masking.max_targets)"
-        table.add_row(str(span.number), Text(span.fate, FATES[span.fate]), f"{span.first}-{span.last}", Text(left), Text(right),
-                      Text(targets))
+        table.add_row(
+            str(span.number),
+            Text(span.fate, FATES[span.fate]),
+            f"{span.first}-{span.last}",
+            Text(left),
+            Text(right),
+            Text(targets),
+        )
     return table
 
 
 def spans_of(batch: Batch, row: int, mask_id: int) -> list[Span]:
-    """The merged spans of a row, from left to right. Slot i of MLM and of SBO speak of the same piece."""
+    """The merged spans of a row, from left to right. Slot i of MLM and of SBO speak of the same token."""
     slots = np.flatnonzero(batch["mlm_weights"][row])
     positions = batch["mlm_positions"][row][slots]
-    runs = np.split(slots, np.flatnonzero(np.diff(positions) != 1) + 1) if len(slots) else []  # [CLS] and [SEP] part those of two blocks
+    runs = (
+        np.split(slots, np.flatnonzero(np.diff(positions) != 1) + 1) if len(slots) else []
+    )  # [CLS] and [SEP] part those of two blocks
     spans = []
     for number, run in enumerate(runs, 1):
         places = batch["mlm_positions"][row][run]
         original, seen = batch["mlm_targets"][row][run].tolist(), batch["tokens"][row][places].tolist()
         targets = run[batch["sbo_weights"][row][run] > 0]
-        boundaries = tuple(int(batch[f"sbo_{side}"][row][targets[0]]) for side in ("left", "right")) if len(targets) else None
-        spans.append(Span(number, int(places[0]), int(places[-1]), original, seen, fate_of(original, seen, mask_id), boundaries,
-                          batch["sbo_offset"][row][targets].tolist()))
+        boundaries = (
+            tuple(int(batch[f"sbo_{side}"][row][targets[0]]) for side in ("left", "right")) if len(targets) else None
+        )
+        spans.append(
+            Span(
+                number,
+                int(places[0]),
+                int(places[-1]),
+                original,
+                seen,
+                fate_of(original, seen, mask_id),
+                boundaries,
+                batch["sbo_offset"][row][targets].tolist(),
+            )
+        )
     return spans
 
 
 def fate_of(original: list[int], seen: list[int], mask_id: int) -> str:
-    """What became of the pieces of a span."""
-    fates = {"masked" if shown == mask_id else "kept" if shown == piece else "random" for piece, shown in zip(original, seen, strict=True)}
+    """What became of the tokens of a span."""
+    fates = {
+        "masked" if shown == mask_id else "kept" if shown == token else "random"
+        for token, shown in zip(original, seen, strict=True)
+    }
     return fates.pop() if len(fates) == 1 else "mixed"
 
 
 def content_of(batch: Batch, rows: list[int]) -> np.ndarray:
     """bool [rows, L]: places that hold text; not padding, [CLS] and [SEP], which are where positions start and segments or types end."""
     segments, types = batch["segments"][rows], batch["token_types"][rows]
-    parts = np.pad(2 * segments + types, ((0, 0), (0, 1)), constant_values=-1)  # one number a part that ends with a [SEP]
+    parts = np.pad(
+        2 * segments + types, ((0, 0), (0, 1)), constant_values=-1
+    )  # one number a part that ends with a [SEP]
     return (segments > 0) & (batch["positions"][rows] > 0) & (parts[:, 1:] == parts[:, :-1])
 
 
@@ -196,9 +251,11 @@ def summary(batch: Batch, rows: Iterable[int], mask_id: int) -> str:
     segments = batch["segments"][rows]
     spans = [span for row in rows for span in spans_of(batch, row, mask_id)]
     fates = Counter(span.fate for span in spans)
-    pieces = int(content_of(batch, rows).sum())
+    tokens = int(content_of(batch, rows).sum())
     masked, targets = (int(np.count_nonzero(batch[f"{kind}_weights"][rows])) for kind in ("mlm", "sbo"))
     slots = batch["sbo_weights"][rows].size
     told = ", ".join(f"{fates[fate]} {fate}" for fate in FATES if fates[fate])
-    return (f"{masked} of {pieces} pieces masked ({masked / max(pieces, 1):.1%}), {len(spans)} spans ({told or 'none'}),"
-            f" {targets} of {slots} SBO slots used, {np.mean(segments == 0):.1%} padding")
+    return (
+        f"{masked} of {tokens} tokens masked ({masked / max(tokens, 1):.1%}), {len(spans)} spans ({told or 'none'}),"
+        f" {targets} of {slots} SBO slots used, {np.mean(segments == 0):.1%} padding"
+    )

@@ -20,8 +20,10 @@ def cache_folder(fingerprint: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot make it, to keep a remote store in ({error.strerror});"
-                         " set XDG_CACHE_HOME to another place") from error
+        raise InputError(
+            f"{folder}: cannot make it, to keep a remote store in ({error.strerror});"
+            " set XDG_CACHE_HOME to another place"
+        ) from error
     return folder
 
 
@@ -35,8 +37,9 @@ def fetch(url: str, path: Path) -> Path:
             shutil.copyfileobj(source, target, 1 << 22)
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot write it ({error.strerror or error});"
-                         " make room, or set XDG_CACHE_HOME to another place") from error
+        raise InputError(
+            f"{path}: cannot write it ({error.strerror or error}); make room, or set XDG_CACHE_HOME to another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

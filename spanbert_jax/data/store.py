@@ -3,10 +3,10 @@
     index.json                    format, vocabulary, casing, special ids, kinds of tags, and what each split and shard holds
     vocab.txt  tokenizer.json     the tokenizer
     report.json                   what went into it, for a person (see preparation/report.py); only of prepared stores
-    train.counts                  int64 [V]: how often each piece occurs in the split
+    train.counts                  int64 [V]: how often each token occurs in the split
     train-00000.tokens ...        the shards; see shard.py
 
-Shards follow one another, in the order of the index, so a piece has one address in its split: the number of pieces before it. Nothing is
+Shards follow one another, in the order of the index, so a token has one address in its split: the number of tokens before it. Nothing is
 kept open for writing: a store is complete or it is not there.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from spanbert_jax.data import staging
 from spanbert_jax.data.shard import Shard, ShardWriter, shard_files, token_dtype
 from spanbert_jax.data.sources.paths import is_remote, open_bytes
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import new_folder
 
@@ -31,20 +31,26 @@ FORMAT = 2
 SPLITS = ("train", "valid")
 
 
-def write_store(folder, tokenizer: Tokenizer, documents: dict[str, Iterable[list[str]]], tagger=None, shard_documents: int = 1 << 20):
+def write_store(
+    folder, tokenizer: Tokenizer, documents: dict[str, Iterable[list[str]]], tagger=None, shard_documents: int = 1 << 20
+):
     """Tokenise documents (lists of sentences) that are at hand, by split, into a new store at `folder`; files go through preparation/.
 
-    A shard is begun after each `shard_documents`. Sentences without a single piece are left out, and documents without a sentence. The
+    A shard is begun after each `shard_documents`. Sentences without a single token are left out, and documents without a sentence. The
     store appears complete or not at all. Raises InputError when `folder` exists and is not an empty folder, cannot be written, or the
     split "train" has no text.
     """
     with new_folder(Path(folder)) as temporary:
-        shards = {split: list(write_shards(temporary, split, tokenizer, texts, tagger, shard_documents))
-                  for split, texts in documents.items()}
+        shards = {
+            split: list(write_shards(temporary, split, tokenizer, texts, tagger, shard_documents))
+            for split, texts in documents.items()
+        }
         write_index(temporary, tokenizer, tagger, shards)
 
 
-def write_shards(folder: Path, split: str, tokenizer: Tokenizer, documents: Iterable[list[str]], tagger, shard_documents: int):
+def write_shards(
+    folder: Path, split: str, tokenizer: Tokenizer, documents: Iterable[list[str]], tagger, shard_documents: int
+):
     """Write the shards of a split, and yield each when it is finished."""
     documents = iter(documents)
     number = 0
@@ -75,10 +81,14 @@ def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: dict[str, It
             counts += shard.counts
             entries.append(shard.entry)
         if name == "train" and not entries:
-            raise InputError("corpus: the training split holds no text that gives a single piece;"
-                             " look at data.source and data.valid_fraction")
+            raise InputError(
+                "corpus: the training split holds no text that gives a single token;"
+                " look at data.source and data.valid_fraction"
+            )
         counts.astype("<i8").tofile(folder / f"{name}.counts")
-        splits[name] = {key: sum(entry[key] for entry in entries) for key in ("num_tokens", "num_sentences", "num_documents")}
+        splits[name] = {
+            key: sum(entry[key] for entry in entries) for key in ("num_tokens", "num_sentences", "num_documents")
+        }
         splits[name]["shards"] = entries
     tokenizer.save(folder)
     index = {
@@ -87,7 +97,7 @@ def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: dict[str, It
         "lowercase": tokenizer.lowercase,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "token_dtype": token_dtype(tokenizer.vocab_size).str,
-        "special_ids": {piece: tokenizer.pieces.index(piece) for piece in SPECIAL_PIECES},
+        "special_ids": {token: tokenizer.tokens.index(token) for token in SPECIAL_TOKENS},
         "tags": tagger.describe() if tagger else {},
         "splits": splits,
     }
@@ -108,12 +118,18 @@ def open_store(folder) -> "Store":
             data = (Path(where) / "index.json").read_bytes()
         index = json.loads(data)
         if index["format"] != FORMAT:
-            raise InputError(f"store {where}: format {index['format']}, this version reads format {FORMAT}; make the store again")
+            raise InputError(
+                f"store {where}: format {index['format']}, this version reads format {FORMAT}; make the store again"
+            )
         return Store(where, index, hashlib.sha256(data).hexdigest())
     except OSError as error:
-        raise InputError(f"store {where}: no index.json in it ({error.strerror}); make one with scripts/prepare_data.py") from error
+        raise InputError(
+            f"store {where}: no index.json in it ({error.strerror}); make one with scripts/prepare_data.py"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
-        raise InputError(f"store {where}: its index.json is damaged; make the store again with scripts/prepare_data.py") from error
+        raise InputError(
+            f"store {where}: its index.json is damaged; make the store again with scripts/prepare_data.py"
+        ) from error
 
 
 class Store:
@@ -136,7 +152,7 @@ class Store:
         if is_remote(self.where):
             staging.fetch(f"{self.where}/{name}", path)
         found = path.stat().st_size if path.is_file() else None
-        if found is None or size is not None and found != size:
+        if found is None or (size is not None and found != size):
             state = "is missing" if found is None else f"has {found} bytes instead of {size}"
             if is_remote(self.where):
                 path.unlink(missing_ok=True)
@@ -169,7 +185,7 @@ class Store:
 
 def describe(vocab_size: int, lowercase: bool, fingerprint: str) -> str:
     """A vocabulary in a few words, for messages."""
-    return f"{vocab_size} pieces, {'uncased' if lowercase else 'cased'}, sha256 {fingerprint[:12]}"
+    return f"{vocab_size} tokens, {'uncased' if lowercase else 'cased'}, sha256 {fingerprint[:12]}"
 
 
 class Split:
@@ -183,10 +199,12 @@ class Split:
         self.store = store
         self.name = name
         self.tag_kinds = tuple(store.index["tags"])
-        self.num_tokens, self.num_sentences, self.num_documents = (entry[key] for key in ("num_tokens", "num_sentences", "num_documents"))
+        self.num_tokens, self.num_sentences, self.num_documents = (
+            entry[key] for key in ("num_tokens", "num_sentences", "num_documents")
+        )
         self._dtype = np.dtype(store.index["token_dtype"])
         self._shards = entry["shards"]
-        self._starts = np.cumsum([0] + [shard["num_tokens"] for shard in self._shards])  # [shards + 1] piece addresses
+        self._starts = np.cumsum([0] + [shard["num_tokens"] for shard in self._shards])  # [shards + 1] token addresses
         self._sizes = {f"{name}.counts": store.vocab_size * 8}
         for shard in self._shards:
             self._sizes |= shard_files(shard, self._dtype.itemsize, self.tag_kinds)
@@ -203,7 +221,7 @@ class Split:
         return np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]), dtype=np.int64)
 
     def sentence_offsets(self) -> np.ndarray:
-        """int64 [sentences + 1]: address of each sentence's first piece, and at the end the number of pieces."""
+        """int64 [sentences + 1]: address of each sentence's first token, and at the end the number of tokens."""
         return self._offsets("sentences")
 
     def document_offsets(self) -> np.ndarray:
@@ -211,18 +229,21 @@ class Split:
         return self._offsets("documents")
 
     @property
-    def piece_counts(self) -> np.ndarray:
-        """int64 [V]: how often each piece occurs in the split."""
+    def token_counts(self) -> np.ndarray:
+        """int64 [V]: how often each token occurs in the split."""
         return np.fromfile(self._file(f"{self.name}.counts"), "<i8").astype(np.int64)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Ids of `count` pieces from address `start` on, uint16 or uint32 [count]. Raises IndexError outside the split."""
+        """Ids of `count` tokens from address `start` on, uint16 or uint32 [count]. Raises IndexError outside the split."""
         width = self._dtype.itemsize
-        parts = [os.pread(self._open(f"{name}.tokens").fileno(), width * here, width * at) for name, at, here in self._parts(start, count)]
+        parts = [
+            os.pread(self._open(f"{name}.tokens").fileno(), width * here, width * at)
+            for name, at, here in self._parts(start, count)
+        ]
         return np.frombuffer(b"".join(parts), self._dtype)
 
     def tags(self, kind: str, start: int, count: int) -> np.ndarray:
-        """Whether each of `count` pieces from address `start` on has the tag, bool [count].
+        """Whether each of `count` tokens from address `start` on has the tag, bool [count].
 
         Raises IndexError outside the split, KeyError for a kind that is not among `tag_kinds`.
         """
@@ -230,13 +251,13 @@ class Split:
         for name, at, here in self._parts(start, count):
             first = at // 8
             data = os.pread(self._open(f"{name}.{kind}").fileno(), (at + here + 7) // 8 - first, first)
-            bits.append(np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[at - 8 * first:][:here])
+            bits.append(np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[at - 8 * first :][:here])
         return np.concatenate(bits).astype(np.bool_)
 
     def _parts(self, start: int, count: int):
-        """(shard, first piece in it, pieces) for each shard that a run of pieces lies in."""
+        """(shard, first token in it, tokens) for each shard that a run of tokens lies in."""
         if not 0 <= start <= start + count <= self.num_tokens:
-            raise IndexError(f"pieces {start}..{start + count} of split {self.name!r}, which has {self.num_tokens}")
+            raise IndexError(f"tokens {start}..{start + count} of split {self.name!r}, which has {self.num_tokens}")
         shard = int(np.searchsorted(self._starts, start, "right")) - 1
         while count > 0:
             here = min(count, int(self._starts[shard + 1]) - start)

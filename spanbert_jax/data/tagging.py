@@ -1,6 +1,6 @@
-"""Tags: one bit a piece, whether it belongs to a named entity, a noun phrase or a listed n-gram, for the schemes that mask those whole.
+"""Tags: one bit a token, whether it belongs to a named entity, a noun phrase or a listed n-gram, for the schemes that mask those whole.
 
-A bit a piece is all the original keeps (reference 1.5), so two entities that touch, with no piece between them, become one run. Kinds:
+A bit a token is all the original keeps (reference 1.5), so two entities that touch, with no token between them, become one run. Kinds:
 
   entities  named entities, spaCy's doc.ents
   phrases   base noun phrases, spaCy's doc.noun_chunks
@@ -24,7 +24,10 @@ from spanbert_jax.errors import InputError
 
 SPACY_KINDS = ("entities", "phrases")
 KINDS = (*SPACY_KINDS, "ngrams")
-BATCH, LONGEST = 16, 4096  # texts and characters a text that spaCy sees at once: its memory grows by about 10 KB a character
+BATCH, LONGEST = (
+    16,
+    4096,
+)  # texts and characters a text that spaCy sees at once: its memory grows by about 10 KB a character
 SOME_LINES = 10_000  # of a list of n-grams, encoded at once: the public ones have 800,000
 UNKNOWN = "[UNK]"  # no word: BERT's rules cut it at the brackets
 
@@ -33,7 +36,7 @@ Spans = dict[str, list[list[Span]]]  # kind -> the spans of each sentence
 
 
 class Tagger:
-    """The tags that a store keeps beside its pieces. Picklable; each process loads the model or list once, when it first needs it."""
+    """The tags that a store keeps beside its tokens. Picklable; each process loads the model or list once, when it first needs it."""
 
     def __init__(self, kinds: tuple[str, ...], model: str, ngrams: str, lowercase: bool):
         """Finds what is needed and checks that it is fit.
@@ -61,22 +64,24 @@ class Tagger:
         return {kind: dict(self._description[kind]) for kind in self.kinds}
 
     def tags(self, sentences: list[str], offsets: list[list[Span]]) -> dict[str, list[np.ndarray]]:
-        """For each kind, one bool array [pieces] a sentence: whether any character of the piece is in a span of that kind.
+        """For each kind, one bool array [tokens] a sentence: whether any character of the token is in a span of that kind.
 
-        offsets: of the sentences' pieces, from Tokenizer.encode_with_offsets.
+        offsets: of the sentences' tokens, from Tokenizer.encode_with_offsets.
         """
         found = {}
         for finder in self._finders:
             for kind, spans in finder.spans(sentences).items():
-                found[kind] = [piece_bits(len(sentence), *both) for sentence, *both in zip(sentences, spans, offsets, strict=True)]
+                found[kind] = [
+                    token_bits(len(sentence), *both) for sentence, *both in zip(sentences, spans, offsets, strict=True)
+                ]
         return found
 
 
-def piece_bits(length: int, spans: list[Span], offsets: list[Span]) -> np.ndarray:
-    """bool [pieces]: which pieces of a sentence of `length` characters share one with a span."""
+def token_bits(length: int, spans: list[Span], offsets: list[Span]) -> np.ndarray:
+    """bool [tokens]: which tokens of a sentence of `length` characters share one with a span."""
     inside = np.zeros(length + 1, np.int32)
     for start, end in spans:
-        inside[start + 1:end + 1] = 1
+        inside[start + 1 : end + 1] = 1
     before = np.cumsum(inside)  # [length + 1] how many characters of spans stand before each place
     edges = np.array(offsets, np.int64).reshape(-1, 2)
     return before[edges[:, 1]] > before[edges[:, 0]]
@@ -97,6 +102,7 @@ class SpacyFinder:
         """The pipeline and its version, and spaCy's."""
         meta = load_pipeline(self.model, self.kinds).meta
         import spacy
+
         return {"model": f"{meta['lang']}_{meta['name']}", "version": meta["version"], "spacy": spacy.__version__}
 
     def spans(self, sentences: list[str]) -> Spans:
@@ -126,13 +132,21 @@ def load_pipeline(model: str, kinds: tuple[str, ...]):
     try:
         pipeline = spacy.load(model, exclude=idle)
     except (OSError, ImportError, ValueError) as error:
-        there = ", ".join(spacy.util.get_installed_models()) or "none (pip install 'spanbert_jax[tags]' brings a small English one)"
+        there = (
+            ", ".join(spacy.util.get_installed_models())
+            or "none (pip install 'spanbert_jax[tags]' brings a small English one)"
+        )
         raise InputError(f"{wanted}: cannot load the spaCy model {model!r}; those installed: {there}") from error
     assigned = {what for name in pipeline.pipe_names for what in pipeline.get_pipe_meta(name).assigns}
-    gives = {"entities": "doc.ents" in assigned, "phrases": "token.dep" in assigned and "noun_chunks" in pipeline.Defaults.syntax_iterators}
+    gives = {
+        "entities": "doc.ents" in assigned,
+        "phrases": "token.dep" in assigned and "noun_chunks" in pipeline.Defaults.syntax_iterators,
+    }
     missing = [kind for kind in kinds if not gives[kind]]
     if missing:
-        raise InputError(f"{wanted}: the spaCy model {model!r} finds no {' or '.join(missing)}; choose another one or leave that kind out")
+        raise InputError(
+            f"{wanted}: the spaCy model {model!r} finds no {' or '.join(missing)}; choose another one or leave that kind out"
+        )
     return pipeline
 
 
@@ -179,10 +193,10 @@ class NgramFinder:
 class Ngrams:
     """A list of n-grams, their words as numbers."""
 
-    words: HFTokenizer                      # text -> the number of each word, one for all words that no n-gram has
+    words: HFTokenizer  # text -> the number of each word, one for all words that no n-gram has
     known: frozenset[tuple[int, ...]]
-    lengths: dict[int, tuple[int, ...]]     # first word -> lengths of the n-grams that begin with it, longest first
-    sha256: str                             # of the file
+    lengths: dict[int, tuple[int, ...]]  # first word -> lengths of the n-grams that begin with it, longest first
+    sha256: str  # of the file
 
     def find(self, words: tuple[int, ...]) -> Iterator[Span]:
         """The first word of each n-gram in a sentence, and the one after its last."""
@@ -205,12 +219,16 @@ def load_ngrams(path: str, lowercase: bool) -> Ngrams:
             data = file.read()
         lines = [line for line in data.decode("utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
-        raise InputError(f"tags: byte {error.start} of the list of n-grams {path} is not UTF-8 text; give an n-gram a line") from error
+        raise InputError(
+            f"tags: byte {error.start} of the list of n-grams {path} is not UTF-8 text; give an n-gram a line"
+        ) from error
     learner = cut_words_as_bert(HFTokenizer(models.WordLevel()), lowercase)
     learner.train_from_iterator(lines, trainers.WordLevelTrainer(vocab_size=1 << 31, show_progress=False))
     numbers = {word: number for number, word in enumerate(sorted(learner.get_vocab()))}
-    words = cut_words_as_bert(HFTokenizer(models.WordLevel(numbers | {UNKNOWN: len(numbers)}, unk_token=UNKNOWN)), lowercase)
-    some = (lines[first:first + SOME_LINES] for first in range(0, len(lines), SOME_LINES))
+    words = cut_words_as_bert(
+        HFTokenizer(models.WordLevel(numbers | {UNKNOWN: len(numbers)}, unk_token=UNKNOWN)), lowercase
+    )
+    some = (lines[first : first + SOME_LINES] for first in range(0, len(lines), SOME_LINES))
     encodings = (encoding for part in some for encoding in words.encode_batch_fast(part, add_special_tokens=False))
     known = frozenset(tuple(encoding.ids) for encoding in encodings if encoding.ids)
     if not known:

@@ -2,7 +2,7 @@
 
 Words are counted here and only their counts are handed to the trainer, for two reasons. Memory is bounded: `MOST_WORDS` different words and
 `MOST_WAITING` characters still uncut, about 1 GB at the very most, whatever the length of the text. And the outcome is the same each time: the
-trainer numbers the pieces "##a", "##b", ... in the order of a hash table and breaks ties between equally frequent pairs by these numbers
+trainer numbers the tokens "##a", "##b", ... in the order of a hash table and breaks ties between equally frequent pairs by these numbers
 (huggingface/tokenizers#1794), so they are given to it in sorted order beforehand, with an alphabet that was chosen here.
 """
 
@@ -13,24 +13,26 @@ from collections.abc import Iterable, Iterator
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from spanbert_jax.data.tokenizer import CONTINUATION, MAX_WORD_LENGTH, SPECIAL_PIECES
+from spanbert_jax.data.tokenizer import CONTINUATION, MAX_WORD_LENGTH, SPECIAL_TOKENS
 from spanbert_jax.errors import InputError
 
-SMALLEST = 100  # pieces
-MOST_WAITING = 1 << 26  # characters of text, of whose strings between spaces each different one waits to be cut into words
+SMALLEST = 100  # tokens
+MOST_WAITING = (
+    1 << 26
+)  # characters of text, of whose strings between spaces each different one waits to be cut into words
 MOST_WORDS = 1 << 22  # different words kept; beyond that the rarest are forgotten
 MOST_FED = 50_000_000  # words told to the trainer, which wants each as often as it occurs
 COVERAGE = 0.99995  # of all characters; those of the alphabet. The rest, a few of other scripts, are [UNK]
-LEAST_PAIR = 2  # occurrences of what becomes a piece
+LEAST_PAIR = 2  # occurrences of what becomes a token
 
 
 def train(texts: Iterator[str], size: int, lowercase: bool) -> list[str]:
-    """At most `size` pieces for `load_tokenizer`, ids in order: special pieces, characters, "##" characters, then the most useful first.
+    """At most `size` tokens for `load_tokenizer`, ids in order: special tokens, characters, "##" characters, then the most useful first.
 
-    Fewer than `size` when the text has no more pieces that occur twice: the caller may tell. Depends on the texts and the arguments alone
+    Fewer than `size` when the text has no more tokens that occur twice: the caller may tell. Depends on the texts and the arguments alone
     (and, beyond MOST_WORDS, on the texts' order). Raises InputError for a text without words and a size under SMALLEST.
     """
-    return pieces_of(count_words(texts, lowercase), size)
+    return tokens_of(count_words(texts, lowercase), size)
 
 
 def count_words(texts: Iterable[str], lowercase: bool) -> Counter:
@@ -64,28 +66,36 @@ def forget_rarest(words: Counter) -> None:
             del words[word]
 
 
-def pieces_of(words: Counter, size: int) -> list[str]:
+def tokens_of(words: Counter, size: int) -> list[str]:
     """As `train`, of counted words; counts of several texts may be added up before."""
     if size < SMALLEST:
-        raise InputError(f"a vocabulary of {size} pieces is too small to train; give at least {SMALLEST}")
+        raise InputError(f"a vocabulary of {size} tokens is too small to train; give at least {SMALLEST}")
     letters = alphabet(words, size)
     known = set(letters)
-    kept = {word: count for word, count in sorted(words.items()) if len(word) <= MAX_WORD_LENGTH and known.issuperset(word)}
+    kept = {
+        word: count for word, count in sorted(words.items()) if len(word) <= MAX_WORD_LENGTH and known.issuperset(word)
+    }
     if not kept:
         raise InputError("there is no word in the text to train a vocabulary on; check the source")
     endings = [CONTINUATION + letter for letter in sorted({letter for word in kept for letter in word[1:]})]
     model = HFTokenizer(models.WordPiece(unk_token="[UNK]"))
     model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL_PIECES, *endings], initial_alphabet=letters,
-                                        limit_alphabet=len(letters), min_frequency=LEAST_PAIR, show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=[*SPECIAL_TOKENS, *endings],
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        min_frequency=LEAST_PAIR,
+        show_progress=False,
+    )
     model.train_from_iterator(repeated(kept), trainer)
     ids = model.get_vocab()
-    first = [*SPECIAL_PIECES, *letters, *endings]
+    first = [*SPECIAL_TOKENS, *letters, *endings]
     return first + sorted(set(ids) - set(first), key=ids.get)
 
 
 def alphabet(words: Counter, size: int) -> list[str]:
-    """Sorted characters that become pieces: the most frequent that make up COVERAGE of the text, fewer than half as many as `size`."""
+    """Sorted characters that become tokens: the most frequent that make up COVERAGE of the text, fewer than half as many as `size`."""
     letters = Counter()
     for word, count in words.items():
         for letter in word:
@@ -94,7 +104,7 @@ def alphabet(words: Counter, size: int) -> list[str]:
     enough = letters.total() * COVERAGE
     before = itertools.accumulate((letters[letter] for letter in ranked), initial=0)
     covering = [letter for letter, sum_before in zip(ranked, before) if sum_before < enough]
-    return sorted(covering[:size // 2 - len(SPECIAL_PIECES)])
+    return sorted(covering[: size // 2 - len(SPECIAL_TOKENS)])
 
 
 def repeated(words: dict[str, int]) -> Iterator[str]:

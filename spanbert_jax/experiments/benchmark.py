@@ -17,8 +17,8 @@ import numpy as np
 
 from configs import base
 from spanbert_jax.data.batches import Feed, slots_of
-from spanbert_jax.data.sources import EMBEDDED, find_units
 from spanbert_jax.data.mixture import Mixture
+from spanbert_jax.data.sources import EMBEDDED, find_units
 from spanbert_jax.data.store import Store, open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.devices import measured_matmul_flops
@@ -33,7 +33,10 @@ UPDATES_A_TURN = 2
 def embedded_store(folder: Path, copies: int) -> Store:
     """A store of the embedded corpus so many times over."""
     train, valid = find_units(EMBEDDED, "", "", "", "blank")
-    documents = {"train": itertools.chain.from_iterable(train.documents() for _ in range(copies)), "valid": valid.documents()}
+    documents = {
+        "train": itertools.chain.from_iterable(train.documents() for _ in range(copies)),
+        "valid": valid.documents(),
+    }
     write_store(folder, TOKENIZER, documents)
     return open_store(folder)
 
@@ -45,7 +48,7 @@ def resident_bytes() -> int:
 
 
 def pipeline() -> dict:
-    """Rows of 512 pieces with MLM and SBO slots, batches of 256, from a corpus of 1 and of 16 million pieces."""
+    """Rows of 512 tokens with MLM and SBO slots, batches of 256, from a corpus of 1 and of 16 million tokens."""
     config = base.get_config()
     config.data.max_blocks_per_row = 8
     figures = {"seq_len": config.seq_len, "batch_size": config.batch_size}
@@ -56,7 +59,7 @@ def pipeline() -> dict:
             batches = feed.training(0)
             next(batches)
             speeds = [_tokens_per_second(batches, config, 8) for _ in range(5)]
-            figures[f"corpus_{copies}x_pieces"] = store.split("train").num_tokens
+            figures[f"corpus_{copies}x_tokens"] = store.split("train").num_tokens
             figures[f"corpus_{copies}x_tokens_per_second"] = round(statistics.median(speeds))
             figures[f"corpus_{copies}x_resident_bytes"] = resident_bytes()
         began = time.perf_counter()
@@ -73,7 +76,7 @@ def _tokens_per_second(batches, config, number: int) -> float:
 
 
 def train_step() -> dict:
-    """4 layers x 512, L=128, B=16, float32, dropout 0.1, 28,996 pieces: MLM and SBO here, MLM alone in torch (left out where it is missing)."""
+    """4 layers x 512, L=128, B=16, float32, dropout 0.1, 28,996 tokens: MLM and SBO here, MLM alone in torch (left out where it is missing)."""
     config = base.get_config()
     config.update(dict(seq_len=128, batch_size=16))
     config.data.max_blocks_per_row = 1
@@ -127,9 +130,16 @@ def _torch_update(config) -> Callable[[], None] | None:
         import transformers
     except ImportError:
         return None
-    model = transformers.BertForMaskedLM(transformers.BertConfig(
-        vocab_size=TOKENIZER.vocab_size, hidden_size=config.model.width, num_hidden_layers=config.model.layers,
-        num_attention_heads=config.model.heads, intermediate_size=config.model.mlp_width, max_position_embeddings=config.model.max_positions))
+    model = transformers.BertForMaskedLM(
+        transformers.BertConfig(
+            vocab_size=TOKENIZER.vocab_size,
+            hidden_size=config.model.width,
+            num_hidden_layers=config.model.layers,
+            num_attention_heads=config.model.heads,
+            intermediate_size=config.model.mlp_width,
+            max_position_embeddings=config.model.max_positions,
+        )
+    )
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     rng = np.random.default_rng(0)

@@ -16,12 +16,12 @@ GREY = "#444444"
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """What a run's metrics say. Losses are in nats per piece, by objective: (updates [n], losses [n])."""
+    """What a run's metrics say. Losses are in nats per token, by objective: (updates [n], losses [n])."""
 
     name: str
     training: dict[str, tuple[np.ndarray, np.ndarray]]
     held_out: dict[str, tuple[np.ndarray, np.ndarray]]
-    entropy: float | None            # unigram entropy of the held-out text, nats per piece
+    entropy: float | None  # unigram entropy of the held-out text, nats per token
     tokens_per_update: float | None  # padding left out
 
 
@@ -33,7 +33,9 @@ def read_curves(workdir: Path, name: str) -> Curves:
     """
     lines = read_metrics(workdir)
     if not lines:
-        raise InputError(f"{workdir} has no {METRICS_FILE} with a whole line in it: give the folder of a run that has logged something")
+        raise InputError(
+            f"{workdir} has no {METRICS_FILE} with a whole line in it: give the folder of a run that has logged something"
+        )
 
     def series(key: str) -> tuple[np.ndarray, np.ndarray] | None:
         points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
@@ -44,8 +46,13 @@ def read_curves(workdir: Path, name: str) -> Curves:
         return {objective: points for objective, points in found.items() if points}
 
     entropy, speed, rate = (series(key) for key in ("eval/unigram_entropy", "tokens_per_second", "steps_per_second"))
-    return Curves(name, by_objective(""), by_objective("eval/"), float(entropy[1][-1]) if entropy else None,
-                  float(np.mean(speed[1] / rate[1])) if speed and rate else None)
+    return Curves(
+        name,
+        by_objective(""),
+        by_objective("eval/"),
+        float(entropy[1][-1]) if entropy else None,
+        float(np.mean(speed[1] / rate[1])) if speed and rate else None,
+    )
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
@@ -53,7 +60,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
     width = max(1.0, SMOOTHING * len(values))
     reach = min(int(3 * width), len(values) - 1)
     bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    weighted, weights = (np.convolve(of, bell)[reach:reach + len(values)] for of in (values, np.ones(len(values))))
+    weighted, weights = (np.convolve(of, bell)[reach : reach + len(values)] for of in (values, np.ones(len(values))))
     return weighted / weights  # not sums: there are fewer neighbours towards the ends
 
 
@@ -68,7 +75,9 @@ def plot_curves(workdirs: list[Path], output: Path) -> None:
     except ImportError:
         raise InputError("plotting needs matplotlib: pip install matplotlib") from None
     names = [workdir.resolve().name for workdir in workdirs]
-    runs = [read_curves(workdir, name if names.count(name) == 1 else str(workdir)) for workdir, name in zip(workdirs, names)]
+    runs = [
+        read_curves(workdir, name if names.count(name) == 1 else str(workdir)) for workdir, name in zip(workdirs, names)
+    ]
     panels = [objective for objective in PANELS if any(objective in run.training for run in runs)]
     if not panels:
         raise InputError(f"{', '.join(map(str, workdirs))}: no training loss is logged yet")
@@ -76,7 +85,7 @@ def plot_curves(workdirs: list[Path], output: Path) -> None:
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, objective in zip(axes, panels):
         draw_panel(axis, objective, runs)
-    axes[0].set_ylabel("loss (nats per piece)")
+    axes[0].set_ylabel("loss (nats per token)")
     entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}  # each once
     axes[-1].legend(entries.values(), entries.keys(), frameon=False, loc="upper right", fontsize=9)
     try:
@@ -100,9 +109,17 @@ def draw_panel(axis, objective: str, runs: list[Curves]) -> None:
         axis.plot([], [], "o", color=COLOURS[0] if alone else GREY, label="held-out")
     for entropy in {round(run.entropy, 2) for run in runs if run.entropy is not None}:
         axis.axhline(entropy, color=GREY, linestyle="--", linewidth=1)
-        axis.annotate(f"unigram entropy {entropy:.2f}", (0.99, entropy), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                      textcoords="offset points", ha="right", fontsize=8, color=GREY,
-                      bbox=dict(boxstyle="square,pad=0.1", facecolor="white", edgecolor="none", alpha=0.8))
+        axis.annotate(
+            f"unigram entropy {entropy:.2f}",
+            (0.99, entropy),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=GREY,
+            bbox=dict(boxstyle="square,pad=0.1", facecolor="white", edgecolor="none", alpha=0.8),
+        )
     axis.set_title(PANELS[objective], fontsize=11)
     axis.set_xlabel("updates")
     axis.spines[["top", "right"]].set_visible(False)
@@ -113,9 +130,9 @@ def draw_panel(axis, objective: str, runs: list[Curves]) -> None:
 
 
 def add_token_axis(axis, tokens_per_update: float) -> None:
-    """Pieces read, along the top."""
+    """Tokens read, along the top."""
     millions = tokens_per_update / 1e6
     top = axis.secondary_xaxis("top", functions=(lambda updates: updates * millions, lambda read: read / millions))
-    top.set_xlabel("million pieces read", fontsize=9)
+    top.set_xlabel("million tokens read", fontsize=9)
     top.tick_params(labelsize=8)
     top.spines["top"].set_visible(False)

@@ -22,12 +22,18 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 
 def preparation(source: str) -> dict:
     """scripts/prepare_data.py, from its start to its end, with a process a core and no cleaning; and `encode_batch` of Hugging Face's
-    tokenizers, which uses all cores too, on the same lines in memory. `source`: files, or "embedded" for COPIES of that."""
+    tokenizers, which uses all cores too, on the same lines in memory. `source`: files, or "embedded" for COPIES of that.
+    """
     with tempfile.TemporaryDirectory() as folder:
         if source == EMBEDDED:
             source = f"{folder}/text/*.txt"
             write_copies(Path(folder) / "text")
-        lines = [line for unit in find_units(source, "text", "train", "", "blank") for document in unit.documents() for line in document]
+        lines = [
+            line
+            for unit in find_units(source, "text", "train", "", "blank")
+            for document in unit.documents()
+            for line in document
+        ]
         tokenizer = bare_tokenizer(folder)
         seconds, peaks = {"prepare": [], "bare": []}, []
         for turn in range(TURNS):
@@ -35,18 +41,20 @@ def preparation(source: str) -> dict:
                 began = time.perf_counter()
                 if name == "bare":
                     for start in range(0, len(lines), LINES):
-                        tokenizer.encode_batch(lines[start:start + LINES], add_special_tokens=False)
+                        tokenizer.encode_batch(lines[start : start + LINES], add_special_tokens=False)
                 else:
                     peaks.append(run_script(source, f"{folder}/store-{turn}"))
                 seconds[name].append(time.perf_counter() - began)
-        pieces = sum(split["num_tokens"] for split in open_store(f"{folder}/store-0").index["splits"].values())
+        tokens = sum(split["num_tokens"] for split in open_store(f"{folder}/store-0").index["splits"].values())
     return {
         "characters": sum(map(len, lines)),
         "lines": len(lines),
-        "pieces": pieces,
-        "prepare_pieces_per_second": round(pieces / statistics.median(seconds["prepare"])),
-        "bare_pieces_per_second": round(pieces / statistics.median(seconds["bare"])),
-        "speed_against_bare": round(statistics.median(bare / ours for bare, ours in zip(seconds["bare"], seconds["prepare"])), 3),
+        "tokens": tokens,
+        "prepare_tokens_per_second": round(tokens / statistics.median(seconds["prepare"])),
+        "bare_tokens_per_second": round(tokens / statistics.median(seconds["bare"])),
+        "speed_against_bare": round(
+            statistics.median(bare / ours for bare, ours in zip(seconds["bare"], seconds["prepare"])), 3
+        ),
         "peak_resident_bytes": max(peaks),
     }
 
@@ -90,7 +98,11 @@ def resident_bytes_of_tree(pid: int) -> int:
     """Memory in RAM of a process and all its descendants; 0 for one that has ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = [int(child) for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()]
+        children = [
+            int(child)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child in (thread / "children").read_text().split()
+        ]
     except OSError:
         return 0
     return pages * 4096 + sum(map(resident_bytes_of_tree, children))

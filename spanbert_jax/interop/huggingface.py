@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import new_folder
 from spanbert_jax.interop.names import SBO, Shapes, Weights, to_theirs
@@ -13,9 +13,14 @@ from spanbert_jax.interop.names import SBO, Shapes, Weights, to_theirs
 SBO_FILE = "sbo_head.safetensors"
 # config.model's keys -> theirs, with what theirs means when a config.json of BERT leaves it out.
 MODEL_KEYS = {
-    "layers": ("num_hidden_layers", None), "width": ("hidden_size", None), "heads": ("num_attention_heads", None),
-    "mlp_width": ("intermediate_size", None), "max_positions": ("max_position_embeddings", 512), "dropout": ("hidden_dropout_prob", 0.1),
-    "attention_dropout": ("attention_probs_dropout_prob", 0.1), "init_std": ("initializer_range", 0.02),
+    "layers": ("num_hidden_layers", None),
+    "width": ("hidden_size", None),
+    "heads": ("num_attention_heads", None),
+    "mlp_width": ("intermediate_size", None),
+    "max_positions": ("max_position_embeddings", 512),
+    "dropout": ("hidden_dropout_prob", 0.1),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
+    "init_std": ("initializer_range", 0.02),
     "norm_eps": ("layer_norm_eps", 1e-12),
 }
 # What a model of another kind says of itself, and what ours is.
@@ -29,10 +34,12 @@ encoder = AutoModel.from_pretrained("THIS_FOLDER"{pooler}
 model = AutoModelForMaskedLM.from_pretrained("THIS_FOLDER")
 ```
 """
-POOLER = {False: ", add_pooling_layer=False)     # no pooler was trained",
-          True: ")                              # its pooler was trained for next sentence prediction"}
+POOLER = {
+    False: ", add_pooling_layer=False)     # no pooler was trained",
+    True: ")                              # its pooler was trained for next sentence prediction",
+}
 SBO_USE = """
-`sbo_head.safetensors` is the span boundary head, which transformers has no class for. With the hidden states x, y of the pieces
+`sbo_head.safetensors` is the span boundary head, which transformers has no class for. With the hidden states x, y of the tokens
 {boundaries} a span and the embedding p of a place k in it (`position_embeddings`, from 0): `linear1(concat(x, y, p))`, GeLU,
 `layer_norm1`, `linear2`, GeLU, `layer_norm2`, then the product with the word embeddings plus `bias` scores what stands at place k.
 """
@@ -51,8 +58,10 @@ def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokeniz
       InputError: the folder exists, or cannot be written.
     """
     theirs = to_theirs(params)
-    files = {"model.safetensors": {name: array for name, array in theirs.items() if not name.startswith(SBO)},
-             SBO_FILE: {name: array for name, array in theirs.items() if name.startswith(SBO)}}
+    files = {
+        "model.safetensors": {name: array for name, array in theirs.items() if not name.startswith(SBO)},
+        SBO_FILE: {name: array for name, array in theirs.items() if name.startswith(SBO)},
+    }
     with new_folder(folder) as temporary:
         for name, tensors in files.items():
             if tensors:
@@ -63,8 +72,11 @@ def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokeniz
 
 def write_description(folder: Path, shapes: Shapes, config, tokenizer: Tokenizer) -> None:
     """Writes config.json of a model with parameters of these shapes, and the tokenizer with all that AutoTokenizer reads."""
-    texts = {"config.json": model_config(shapes, config, tokenizer), "tokenizer_config.json": tokenizer_config(config, tokenizer),
-             "special_tokens_map.json": special_tokens()}
+    texts = {
+        "config.json": model_config(shapes, config, tokenizer),
+        "tokenizer_config.json": tokenizer_config(config, tokenizer),
+        "special_tokens_map.json": special_tokens(),
+    }
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
@@ -80,22 +92,26 @@ def write_tensors(path: Path, tensors: Weights) -> None:
 
 def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
     """config.json of a model with parameters of these shapes, by path."""
-    return KIND | {theirs: config.model[ours] for ours, (theirs, _) in MODEL_KEYS.items()} | {
-        "architectures": [architecture(shapes)],
-        "vocab_size": shapes["encoder/embeddings/word"][0],
-        "type_vocab_size": shapes["encoder/embeddings/token_type"][0],
-        "pad_token_id": tokenizer.pad_id,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "sbo_boundaries": config.masking.boundaries,  # of SBO_FILE; transformers does not read it
-    }
+    return (
+        KIND
+        | {theirs: config.model[ours] for ours, (theirs, _) in MODEL_KEYS.items()}
+        | {
+            "architectures": [architecture(shapes)],
+            "vocab_size": shapes["encoder/embeddings/word"][0],
+            "type_vocab_size": shapes["encoder/embeddings/token_type"][0],
+            "pad_token_id": tokenizer.pad_id,
+            "tie_word_embeddings": True,
+            "torch_dtype": "float32",
+            "sbo_boundaries": config.masking.boundaries,  # of SBO_FILE; transformers does not read it
+        }
+    )
 
 
 def usage(shapes: Shapes, config, tokenizer: Tokenizer) -> str:
     """How to use the folder, for its README.md."""
-    pieces = "uncased" if tokenizer.lowercase else "cased"
+    tokens = "uncased" if tokenizer.lowercase else "cased"
     sbo = SBO_USE.format(boundaries=BOUNDARIES[config.masking.boundaries]) if "sbo/bias" in shapes else ""
-    return USE.format(casing=pieces, pooler=POOLER["nsp/output/bias" in shapes]) + sbo
+    return USE.format(casing=tokens, pooler=POOLER["nsp/output/bias" in shapes]) + sbo
 
 
 def architecture(shapes: Shapes) -> str:
@@ -107,13 +123,18 @@ def architecture(shapes: Shapes) -> str:
 
 def special_tokens() -> dict[str, str]:
     """{"pad_token": "[PAD]", ...}"""
-    return {f"{piece.strip('[]').lower()}_token": piece for piece in SPECIAL_PIECES}
+    return {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
 
 
 def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
     """tokenizer_config.json. It must say do_lower_case: transformers takes silence for yes, of a cased vocabulary too (reference 6.3)."""
-    return special_tokens() | {"tokenizer_class": "BertTokenizer", "do_lower_case": tokenizer.lowercase, "strip_accents": None,
-                               "tokenize_chinese_chars": True, "model_max_length": config.model.max_positions}
+    return special_tokens() | {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": tokenizer.lowercase,
+        "strip_accents": None,
+        "tokenize_chinese_chars": True,
+        "model_max_length": config.model.max_positions,
+    }
 
 
 def read_config(path: Path) -> dict:
@@ -137,8 +158,14 @@ def model_fields(hf_config: dict, source: str) -> dict:
     Raises:
       InputError: it is of a model that is no BERT, or leaves out a size.
     """
-    other = [f"{key} is {hf_config[key]!r}, must be {value!r}" for key, value in KIND.items() if hf_config.get(key, value) != value]
-    other += [f"{theirs} is missing" for theirs, default in MODEL_KEYS.values() if default is None and theirs not in hf_config]
+    other = [
+        f"{key} is {hf_config[key]!r}, must be {value!r}"
+        for key, value in KIND.items()
+        if hf_config.get(key, value) != value
+    ]
+    other += [
+        f"{theirs} is missing" for theirs, default in MODEL_KEYS.values() if default is None and theirs not in hf_config
+    ]
     if other:
         raise InputError(f"{source}: not the config of a BERT encoder: {'; '.join(other)}")
     return {ours: hf_config.get(theirs, default) for ours, (theirs, default) in MODEL_KEYS.items()}

@@ -18,7 +18,7 @@ tags:
 # {name}
 
 A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {layers} layers of width {width} with {heads} heads,
-{number:,} parameters, {vocabulary:,} {casing} word pieces, sequences of up to {positions} pieces. Weights of update {step:,} of {total:,}.
+{number:,} parameters, {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens. Weights of update {step:,} of {total:,}.
 
 ## Use
 
@@ -48,7 +48,14 @@ Losses in nats a target; `eval/` is held-out text with masks that never change.
 
 
 def model_card(
-    config, shapes: Shapes, tokenizer: Tokenizer, step: int, splits: dict | None, metrics: list[dict], library: str, use: str,
+    config,
+    shapes: Shapes,
+    tokenizer: Tokenizer,
+    step: int,
+    splits: dict | None,
+    metrics: list[dict],
+    library: str,
+    use: str,
 ) -> str:
     """README.md of an export.
 
@@ -64,14 +71,33 @@ def model_card(
     model = config.model
     source = config.data.store or config.data.source
     data = [f"Source: `{source}`{', the text that spanbert_jax brings along' if source == 'embedded' else ''}."]
-    data += [f"- {name}: {split['num_tokens']:,} word pieces in {split['num_documents']:,} documents"
-             for name, split in (splits or {}).items()]
-    rows = [f"| {name} | {line['step']:,} | {value:.6g} |"
-            for line in metrics for name, value in line.items() if name != "step" and value is not None]
+    data += [
+        f"- {name}: {split['num_tokens']:,} WordPiece tokens in {split['num_documents']:,} documents"
+        for name, split in (splits or {}).items()
+    ]
+    rows = [
+        f"| {name} | {line['step']:,} | {value:.6g} |"
+        for line in metrics
+        for name, value in line.items()
+        if name != "step" and value is not None
+    ]
     tokens = config_lib.tokens_per_step(config)
     return CARD.format(
-        name=config.name, library=library, use=use, layers=model.layers, width=model.width, heads=model.heads,
-        number=sum(map(math.prod, shapes.values())), vocabulary=tokenizer.vocab_size,
-        casing="uncased" if tokenizer.lowercase else "cased", positions=model.max_positions,
-        step=step, total=config.total_steps, data="\n".join(data), tokens=tokens, seen=tokens * step, config=config_lib.to_json(config),
-        metrics="\n".join(rows))
+        name=config.name,
+        library=library,
+        use=use,
+        layers=model.layers,
+        width=model.width,
+        heads=model.heads,
+        number=sum(map(math.prod, shapes.values())),
+        vocabulary=tokenizer.vocab_size,
+        casing="uncased" if tokenizer.lowercase else "cased",
+        positions=model.max_positions,
+        step=step,
+        total=config.total_steps,
+        data="\n".join(data),
+        tokens=tokens,
+        seen=tokens * step,
+        config=config_lib.to_json(config),
+        metrics="\n".join(rows),
+    )

@@ -42,10 +42,16 @@ TABLE = {
     "sbo/bias": f"{SBO}.bias",
     "sbo/positions": f"{SBO}.position_embeddings.weight",
 }
-TABLE |= {f"{ours}/{leaf}": f"{theirs}.{name}"
-          for ours, theirs in LINEAR.items() for leaf, name in (("kernel", "weight"), ("bias", "bias"))}
-TABLE |= {f"{ours}/{leaf}": f"{theirs}.{name}"
-          for ours, theirs in NORM.items() for leaf, name in (("scale", "weight"), ("bias", "bias"))}
+TABLE |= {
+    f"{ours}/{leaf}": f"{theirs}.{name}"
+    for ours, theirs in LINEAR.items()
+    for leaf, name in (("kernel", "weight"), ("bias", "bias"))
+}
+TABLE |= {
+    f"{ours}/{leaf}": f"{theirs}.{name}"
+    for ours, theirs in NORM.items()
+    for leaf, name in (("scale", "weight"), ("bias", "bias"))
+}
 
 Weights = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -57,7 +63,9 @@ def to_theirs(params: Weights) -> Weights:
     for path, array in params.items():
         shape = _their_shape(path, array.shape)
         for name, part in zip(_names(path, array.shape), array if "{}" in TABLE[path] else [array]):
-            theirs[name] = np.ascontiguousarray(part.reshape(shape[::-1]).T if path.endswith("/kernel") else part.reshape(shape))
+            theirs[name] = np.ascontiguousarray(
+                part.reshape(shape[::-1]).T if path.endswith("/kernel") else part.reshape(shape)
+            )
     return theirs
 
 
@@ -81,7 +89,7 @@ def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one tensor of theirs, for a parameter of ours of this shape (stacked on layers or not)."""
     shape = shape[1:] if "{}" in TABLE[path] else shape
     if path.endswith("/kernel"):
-        return math.prod(shape[_inputs(path):]), math.prod(shape[:_inputs(path)])
+        return math.prod(shape[_inputs(path) :]), math.prod(shape[: _inputs(path)])
     return (math.prod(shape),) if path.endswith("/bias") else tuple(shape)
 
 
@@ -104,7 +112,11 @@ def to_ours(theirs: Weights, shapes: Shapes) -> tuple[Weights, list[str]]:
         if not here:
             continue
         problems += [f"{name} is missing" for name in names if name not in theirs]
-        problems += [f"{name} has shape {theirs[name].shape}, the model wants {wanted}" for name in here if theirs[name].shape != wanted]
+        problems += [
+            f"{name} has shape {theirs[name].shape}, the model wants {wanted}"
+            for name in here
+            if theirs[name].shape != wanted
+        ]
         problems += [f"{name} holds {theirs[name].dtype}, not floats" for name in here if not is_floating(theirs[name])]
         if not problems:
             params[path] = np.empty(shape, np.float32)

@@ -29,9 +29,13 @@ def state_dict_of(tree: Any, source: str) -> Weights:
         tree = tree["model"]
     if not isinstance(tree, dict) or not tree:
         raise InputError(f"{source}: holds no dict of tensors by name")
-    others = [str(name) for name, array in tree.items() if not isinstance(name, str) or not isinstance(array, np.ndarray)]
+    others = [
+        str(name) for name, array in tree.items() if not isinstance(name, str) or not isinstance(array, np.ndarray)
+    ]
     if others:
-        raise InputError(f"{source}: not a dict of tensors by name: {', '.join(others[:4])}{', ...' if others[4:] else ''} are no tensors")
+        raise InputError(
+            f"{source}: not a dict of tensors by name: {', '.join(others[:4])}{', ...' if others[4:] else ''} are no tensors"
+        )
     return dict(tree)
 
 

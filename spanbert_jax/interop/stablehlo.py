@@ -22,7 +22,7 @@ PROGRAM_FILE, WEIGHTS_FILE = "program.stablehlo", "weights.safetensors"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 USE = """`program.stablehlo` is the encoder with its masked language model head, in StableHLO for cpu, cuda and tpu. The weights in
-`weights.safetensors` are its first argument. Any number of texts, any length up to {positions} pieces; all in float32. It runs without
+`weights.safetensors` are its first argument. Any number of texts, any length up to {positions} tokens; all in float32. It runs without
 spanbert_jax:
 
 ```python
@@ -39,7 +39,7 @@ tokenizer.enable_padding()
 texts = tokenizer.encode_batch(["A text with a [MASK] in it.", "Another one."])
 tokens, mask, types = (np.array([getattr(text, name) for text in texts], np.int32) for name in ("ids", "attention_mask", "type_ids"))
 outputs = program(weights, tokens, mask, types)
-print(outputs["last_hidden_state"].shape, outputs["logits"].shape)  # (texts, pieces, {width}) (texts, pieces, {vocabulary})
+print(outputs["last_hidden_state"].shape, outputs["logits"].shape)  # (texts, tokens, {width}) (texts, tokens, {vocabulary})
 ```
 
 `spanbert_jax.interop.stablehlo.load("THIS_FOLDER")` is a shorter way. The module itself, for a runtime other than jax, is
@@ -64,6 +64,7 @@ def export_stablehlo(folder: Path, params: dict[str, np.ndarray], config, spec, 
     # here: who only loads a program does without the model's code and its libraries
     from spanbert_jax.folders import new_folder
     from spanbert_jax.interop.huggingface import write_description, write_tensors
+
     params = {path: array for path, array in params.items() if path.startswith(("encoder/", "mlm/"))}
     data = export_program(spec, params).serialize()
     with new_folder(folder) as temporary:
@@ -76,7 +77,9 @@ def export_stablehlo(folder: Path, params: dict[str, np.ndarray], config, spec, 
 def usage(shapes: dict[str, tuple[int, ...]]) -> str:
     """How to use the folder, for its README.md."""
     vocabulary, width = shapes["encoder/embeddings/word"]
-    return USE.format(positions=shapes["encoder/embeddings/position"][0], width=width, vocabulary=vocabulary, jax=jax.__version__)
+    return USE.format(
+        positions=shapes["encoder/embeddings/position"][0], width=width, vocabulary=vocabulary, jax=jax.__version__
+    )
 
 
 def export_program(spec, params: dict[str, np.ndarray]) -> export.Exported:
@@ -86,9 +89,11 @@ def export_program(spec, params: dict[str, np.ndarray]) -> export.Exported:
     [B, L, D] and [B, L, V], computed in float32 whatever the run's type was: what was exported is what comes back, on any platform.
     """
     from flax.traverse_util import unflatten_dict
+
     from spanbert_jax.model.encoder import Encoder
     from spanbert_jax.model.heads import MaskedLanguageHead
     from spanbert_jax.model.spec import unconstrained
+
     spec = dataclasses.replace(spec, dtype=jnp.dtype("float32"), attention="xla", remat="none", constrain=unconstrained)
     encoder, head = Encoder(spec), MaskedLanguageHead(spec)
 
@@ -130,7 +135,9 @@ def load(folder) -> Callable[..., dict[str, jax.Array]]:
         mask = jnp.ones_like(ids) if attention_mask is None else jnp.asarray(attention_mask, jnp.int32)
         types = jnp.zeros_like(ids) if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
         if ids.ndim != 2 or not ids.shape == mask.shape == types.shape or not 1 <= ids.shape[1] <= longest:
-            raise InputError(f"inputs of shapes {ids.shape}, {mask.shape}, {types.shape}: give [texts, pieces], with 1 to {longest} pieces")
+            raise InputError(
+                f"inputs of shapes {ids.shape}, {mask.shape}, {types.shape}: give [texts, tokens], with 1 to {longest} tokens"
+            )
         return run(weights, ids, mask, types)
 
     return program
@@ -142,8 +149,12 @@ def read_program(path: Path) -> export.Exported:
         return export.deserialize(bytearray(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: cannot read it ({error.strerror or error})") from error
-    except Exception as error:  # the container has no check of its own: damage surfaces as whatever its parser meets first
-        raise InputError(f"{path}: not a whole program of jax.export, or of a newer jax than {jax.__version__}; export it again") from error
+    except (
+        Exception
+    ) as error:  # the container has no check of its own: damage surfaces as whatever its parser meets first
+        raise InputError(
+            f"{path}: not a whole program of jax.export, or of a newer jax than {jax.__version__}; export it again"
+        ) from error
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:

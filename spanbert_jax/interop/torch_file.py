@@ -21,10 +21,20 @@ import numpy as np
 
 from spanbert_jax.errors import InputError
 
-STORAGES = {"FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "DoubleStorage": "float64",
-            "LongStorage": "int64", "IntStorage": "int32", "ByteStorage": "uint8", "BoolStorage": "bool"}
+STORAGES = {
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "DoubleStorage": "float64",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
 # Settings and averages of a run, which the original's training checkpoints hold beside the weights (reference 7.3).
-INERT = {("argparse", "Namespace")} | {("fairseq.meters", name) for name in ("AverageMeter", "TimeMeter", "StopwatchMeter")}
+INERT = {("argparse", "Namespace")} | {
+    ("fairseq.meters", name) for name in ("AverageMeter", "TimeMeter", "StopwatchMeter")
+}
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -64,7 +74,9 @@ class RebuildTensor(NamedTuple):
     def __call__(self, storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
         if not isinstance(storage, Storage):
             raise Refused("a tensor without a storage")
-        if len(shape) != len(strides) or not all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *strides)):
+        if len(shape) != len(strides) or not all(
+            isinstance(number, int) and number >= 0 for number in (offset, *shape, *strides)
+        ):
             raise Refused("a tensor of a senseless shape")
         count = math.prod(shape)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides)) if count else offset - 1
@@ -82,7 +94,10 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def __init__(self, file: BinaryIO, read):
         super().__init__(file, encoding="utf-8")
-        self._names = {("collections", "OrderedDict"): OrderedDict, ("torch._utils", "_rebuild_tensor_v2"): RebuildTensor(read)}
+        self._names = {
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): RebuildTensor(read),
+        }
         # A storage's class is but its type's name: a string has nothing that a pickle could call or change.
         self._names |= {("torch", name): dtype for name, dtype in STORAGES.items()}
         self._names |= dict.fromkeys(INERT, Inert)
@@ -118,14 +133,16 @@ def read_torch_file(path: Path) -> Any:
     except Refused as error:
         raise InputError(f"{path}: refused, nothing of it was run: {error}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise InputError(f"{path}: not a whole file of torch.save ({type(error).__name__}: {error})".replace("\n", " ")) from error
+        raise InputError(
+            f"{path}: not a whole file of torch.save ({type(error).__name__}: {error})".replace("\n", " ")
+        ) from error
 
 
 def _elements(data: np.ndarray, start: int, storage: Storage) -> np.ndarray:
     size = storage.size * storage.dtype.itemsize
     if start + size > data.size:
         raise EOFError(f"it ends before storage {storage.key} does")
-    return data[start:start + size].view(storage.dtype)
+    return data[start : start + size].view(storage.dtype)
 
 
 def _read_zip(file: BinaryIO, data: np.ndarray) -> Any:
@@ -146,7 +163,7 @@ def _read_zip(file: BinaryIO, data: np.ndarray) -> Any:
         if entry.file_size != storage.size * storage.dtype.itemsize:
             raise EOFError(f"storage {storage.key} has {entry.file_size} bytes")
         # The bytes follow a local header of 30 bytes, a name and an extra field, whose lengths its last 4 bytes tell.
-        header = data[entry.header_offset:entry.header_offset + 30].tobytes()
+        header = data[entry.header_offset : entry.header_offset + 30].tobytes()
         return _elements(data, entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:])), storage)
 
     with archive.open(pickles[0]) as stream:
@@ -177,7 +194,7 @@ def _read_legacy(file: BinaryIO, data: np.ndarray) -> Any:
     load()
     keys, position = load(), file.tell()
     for key in keys:
-        size, = struct.unpack("<q", data[position:position + 8].tobytes())
+        (size,) = struct.unpack("<q", data[position : position + 8].tobytes())
         if size != storages[key].size:
             raise EOFError(f"storage {key} has {size} elements")
         starts[key] = position + 8

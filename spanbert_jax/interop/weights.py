@@ -19,8 +19,13 @@ from spanbert_jax.interop.original import state_dict_of
 from spanbert_jax.interop.torch_file import read_torch_file
 
 INDEX = ".index.json"  # behind the name of a file that is stored in several
-WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}",
-                "model.pt")  # of a folder, the first that is there
+WEIGHT_FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+    "model.pt",
+)  # of a folder, the first that is there
 
 WORD, POSITION = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight"
 DUPLICATES = {  # of a tensor that is there under its own name
@@ -28,7 +33,10 @@ DUPLICATES = {  # of a tensor that is there under its own name
     f"{SBO}.decoder.weight": WORD,
     f"{MLM}.decoder.bias": f"{MLM}.bias",
 }
-BUFFERS = {"bert.embeddings.position_ids": np.arange, "bert.embeddings.token_type_ids": np.zeros}  # constants: name -> size -> value
+BUFFERS = {
+    "bert.embeddings.position_ids": np.arange,
+    "bert.embeddings.token_type_ids": np.zeros,
+}  # constants: name -> size -> value
 HEADS = (f"{MLM}.", f"{SBO}.", f"{POOLER}.", f"{NSP}.")  # dropped when the model has no such head
 SIZES = {  # what it is, in the words of the config -> a tensor and its axis
     "the vocabulary (data.vocab)": (WORD, 0),
@@ -43,9 +51,9 @@ SIZES = {  # what it is, in the words of the config -> a tensor and its axis
 class Loaded(NamedTuple):
     """What a folder or file of weights holds."""
 
-    weights: Weights           # by Hugging Face's names, in the types of the file
-    config: dict | None        # its config.json
-    vocabulary: Path | None    # its vocab.txt or tokenizer.json
+    weights: Weights  # by Hugging Face's names, in the types of the file
+    config: dict | None  # its config.json
+    vocabulary: Path | None  # its vocab.txt or tokenizer.json
 
 
 def load_weights(path) -> Loaded:
@@ -63,7 +71,9 @@ def load_weights(path) -> Loaded:
     if path.is_dir():
         files = [path / name for name in WEIGHT_FILES if (path / name).is_file()][:1]
         if not files:
-            raise InputError(f"{path}: no weights there; a folder of them holds {', '.join(WEIGHT_FILES[:-1])} or {WEIGHT_FILES[-1]}")
+            raise InputError(
+                f"{path}: no weights there; a folder of them holds {', '.join(WEIGHT_FILES[:-1])} or {WEIGHT_FILES[-1]}"
+            )
         files += [path / SBO_FILE] if (path / SBO_FILE).is_file() else []
     else:
         files = [path]
@@ -72,7 +82,9 @@ def load_weights(path) -> Loaded:
         tensors = read_tensors(file)
         named = normalised(tensors)
         if len(named) < len(tensors):
-            raise InputError(f"{file}: holds {len(tensors) - len(named)} tensors twice, under different names for the same one")
+            raise InputError(
+                f"{file}: holds {len(tensors) - len(named)} tensors twice, under different names for the same one"
+            )
         twice = sorted(weights.keys() & named.keys())
         if twice:
             raise InputError(f"{file}: {twice[0]} is in {files[0].name} too")
@@ -103,9 +115,14 @@ def read_shards(index: Path) -> Weights:
     for name in names:
         listed = {tensor for tensor, place in places.items() if place == name}
         tensors = read_file(index.parent / name)
-        for which, what in ((listed - tensors.keys(), "it lacks"), (tensors.keys() - listed, "unlike the index says, it holds")):
+        for which, what in (
+            (listed - tensors.keys(), "it lacks"),
+            (tensors.keys() - listed, "unlike the index says, it holds"),
+        ):
             if which:
-                raise InputError(f"{index.parent / name} is not the file that {index.name} was made for: {what} {min(which)}")
+                raise InputError(
+                    f"{index.parent / name} is not the file that {index.name} was made for: {what} {min(which)}"
+                )
         weights |= tensors
     return weights
 
@@ -145,7 +162,11 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
     """
     wanted = their_shapes(shapes)
     there, here = sizes({name: array.shape for name, array in weights.items()}), sizes(wanted)
-    problems = [f"{what} is {there[what]} there, {here[what]} in this model" for what in here if there.get(what, here[what]) != here[what]]
+    problems = [
+        f"{what} is {there[what]} there, {here[what]} in this model"
+        for what in here
+        if there.get(what, here[what]) != here[what]
+    ]
     rest, more = _without_duplicates(weights)
     problems = problems or more
     if not any(name.startswith(f"{NSP}.") for name in rest):  # a pooler alone is no head
@@ -156,9 +177,15 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
     if not problems:
         parts_there = {path.split("/")[0] for path in params} | {"encoder"}  # an encoder there must be
         missing = sorted({path.split("/")[0] for path in shapes} - parts_there)
-        problems = [f"nothing is there for {path}" for path in shapes if path not in params and path.split("/")[0] in parts_there]
+        problems = [
+            f"nothing is there for {path}"
+            for path in shapes
+            if path not in params and path.split("/")[0] in parts_there
+        ]
     if problems:
-        raise InputError(f"{source}: {'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if problems[4:] else ''}")
+        raise InputError(
+            f"{source}: {'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if problems[4:] else ''}"
+        )
     return params, missing
 
 

@@ -18,7 +18,9 @@ from spanbert_jax.model.spec import ModelSpec
 _MASKED = np.float32(-1e30)
 
 
-def attend(spec: ModelSpec, q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, seeds: jax.Array | None) -> jax.Array:
+def attend(
+    spec: ModelSpec, q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, seeds: jax.Array | None
+) -> jax.Array:
     """Each position reads the positions of its own segment, by spec.attention.
 
     Args:
@@ -37,10 +39,14 @@ def attend(spec: ModelSpec, q: jax.Array, k: jax.Array, v: jax.Array, segments: 
     if spec.attention_dropout and seeds is not None:
         raise ValueError(f"attention {spec.attention!r} has no dropout: see flash.obstacles")
     kernel = flash.cudnn if spec.attention == "cudnn" else functools.partial(flash.splash, interpret=spec.interpret)
-    return spec.shard_map(kernel, ("BLHK", "BLHK", "BLHK", "BL"), "BLHK")(q, k, v, segments)  # the partitioner cannot see into kernels
+    return spec.shard_map(kernel, ("BLHK", "BLHK", "BLHK", "BL"), "BLHK")(
+        q, k, v, segments
+    )  # the partitioner cannot see into kernels
 
 
-def xla(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, dropout_rate: float, seeds: jax.Array | None) -> jax.Array:
+def xla(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, dropout_rate: float, seeds: jax.Array | None
+) -> jax.Array:
     """attend in plain JAX; dropout_rate is of the probabilities."""
     scale = np.float32(1.0 / np.sqrt(q.shape[-1]))
     scores = jnp.einsum("BLHK,BMHK->BHLM", q * scale.astype(q.dtype), k, preferred_element_type=jnp.float32)

@@ -132,7 +132,10 @@ def rematerialised(layer: type[nn.Module], policy: str) -> type[nn.Module]:
     """The layer, with what its backward pass computes anew: "none", "dots" (all but products with kernels), "full"."""
     if policy == "none":
         return layer
-    saved = {"dots": jax.checkpoint_policies.save_only_these_names(PRODUCT), "full": jax.checkpoint_policies.nothing_saveable}[policy]
+    saved = {
+        "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }[policy]
     return nn.remat(layer, policy=saved, prevent_cse=False)  # inside a scan, CSE cannot undo it
 
 
@@ -158,8 +161,14 @@ class Encoder(nn.Module):
         """
         spec = self.spec
         x = self.embeddings(tokens, positions, token_types, None if seeds is None else fold_in(seeds, 0))
-        stack = nn.scan(rematerialised(Layer, spec.remat), variable_axes={"params": 0}, split_rngs={"params": True},
-                        in_axes=(0, nn.broadcast, nn.broadcast), length=spec.layers, unroll=min(spec.scan_unroll, spec.layers))
+        stack = nn.scan(
+            rematerialised(Layer, spec.remat),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=spec.layers,
+            unroll=min(spec.scan_unroll, spec.layers),
+        )
         x, outputs = stack(spec, every_layer, name="layers")(x, jnp.arange(spec.layers), segments, seeds)
         return (x, outputs) if every_layer else x
 

@@ -12,9 +12,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 PLATFORMS = {"cudnn": ("gpu",), "splash": ("tpu", "cpu")}  # that a kernel runs on
-FASTEST = {"gpu": "cudnn", "tpu": "splash"}                # what "auto" takes where it can; interpreting splash on a CPU is for tests
+FASTEST = {"gpu": "cudnn", "tpu": "splash"}  # what "auto" takes where it can; interpreting splash on a CPU is for tests
 
-LANES = 128      # of a TPU's vector registers: splash cuts rows into blocks of a multiple of this
+LANES = 128  # of a TPU's vector registers: splash cuts rows into blocks of a multiple of this
 MAX_BLOCK = 512  # positions; the scores of a block, 1 MiB, lie in VMEM beside what the backward pass needs
 
 
@@ -41,18 +41,28 @@ def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
         if not holds:
             problems.append(f"model.attention {kernel!r} {problem}: {remedy}, or model.attention 'xla'")
 
-    demand(model.attention_dropout == 0 or model.skip_attention_dropout,
-           f"cannot drop attention probabilities, and model.attention_dropout is {model.attention_dropout}",
-           "make that 0, or model.skip_attention_dropout True to leave that dropout out")
-    demand(platform is None or platform in PLATFORMS[kernel],
-           f"is for {'an NVIDIA GPU, Ampere or newer' if kernel == 'cudnn' else 'a TPU'}, not for the platform {platform!r}",
-           "make it 'auto'")
+    demand(
+        model.attention_dropout == 0 or model.skip_attention_dropout,
+        f"cannot drop attention probabilities, and model.attention_dropout is {model.attention_dropout}",
+        "make that 0, or model.skip_attention_dropout True to leave that dropout out",
+    )
+    demand(
+        platform is None or platform in PLATFORMS[kernel],
+        f"is for {'an NVIDIA GPU, Ampere or newer' if kernel == 'cudnn' else 'a TPU'}, not for the platform {platform!r}",
+        "make it 'auto'",
+    )
     if kernel == "splash":
-        demand(config.seq_len % LANES == 0, f"cuts rows into blocks of {LANES} pieces, not seq_len {config.seq_len}",
-               f"make that a multiple of {LANES}")
+        demand(
+            config.seq_len % LANES == 0,
+            f"cuts rows into blocks of {LANES} tokens, not seq_len {config.seq_len}",
+            f"make that a multiple of {LANES}",
+        )
     else:
-        demand(head_width % 8 == 0 and head_width <= 128, f"wants heads of 8, 16, ... or 128, not model.width / model.heads = {head_width}",
-               "change one of these")
+        demand(
+            head_width % 8 == 0 and head_width <= 128,
+            f"wants heads of 8, 16, ... or 128, not model.width / model.heads = {head_width}",
+            "change one of these",
+        )
         demand(config.seq_len % 2 == 0, f"wants an even seq_len, not {config.seq_len}", "change that")
         demand(model.dtype != "float32", "computes in 16 bits, not in model.dtype 'float32'", "make that 'bfloat16'")
     return problems
@@ -75,7 +85,10 @@ def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interp
     """
     _, length, heads, head_width = q.shape
     kernel = splash_lib.make_splash_mha_single_device(
-        masks.MultiHeadMask([masks.FullMask((length, length))] * heads), block_sizes=_blocks(length), interpret=interpret)
+        masks.MultiHeadMask([masks.FullMask((length, length))] * heads),
+        block_sizes=_blocks(length),
+        interpret=interpret,
+    )
 
     def row(q, k, v, segments):  # [H, L, K] each, and [L]
         return kernel(q, k, v, segment_ids=splash_lib.SegmentIds(segments, segments))
@@ -87,4 +100,6 @@ def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interp
 def _blocks(length: int) -> splash_lib.BlockSizes:
     """The largest blocks that divide a length; one alone up to MAX_BLOCK, so that the fused backward kernel has no partial sums to add up."""
     size = next(size for size in range(MAX_BLOCK, 0, -LANES) if length % size == 0)
-    return splash_lib.BlockSizes(block_q=size, block_kv=size, block_q_dkv=size, block_kv_dkv=size, use_fused_bwd_kernel=True)
+    return splash_lib.BlockSizes(
+        block_q=size, block_kv=size, block_q_dkv=size, block_kv_dkv=size, use_fused_bwd_kernel=True
+    )

@@ -46,8 +46,12 @@ class SpanBoundaryHead(nn.Module):
     def __call__(self, hidden, left, right, offset):
         """hidden [B, L, D]; left, right, offset int [B, S] -> (features [B, S, D], bias [V])."""
         spec = self.spec
-        table = self.param("positions", nn.initializers.normal(spec.init_std), (spec.max_targets, spec.sbo_position_width))
-        x = jnp.concatenate([gather_positions(hidden, left), gather_positions(hidden, right), table[offset].astype(spec.dtype)], axis=-1)
+        table = self.param(
+            "positions", nn.initializers.normal(spec.init_std), (spec.max_targets, spec.sbo_position_width)
+        )
+        x = jnp.concatenate(
+            [gather_positions(hidden, left), gather_positions(hidden, right), table[offset].astype(spec.dtype)], axis=-1
+        )
         for number in (1, 2):  # [B, S, 2D + P] -> [B, S, D] -> [B, S, D]
             linear = Linear(spec, "BSI,ID->BSD", (x.shape[-1], spec.width), name=f"linear{number}")
             x = layer_norm(spec, f"norm{number}")(gelu(linear(x)))

@@ -13,7 +13,6 @@ from jax.ad_checkpoint import checkpoint_name
 
 from spanbert_jax.model.spec import ModelSpec
 
-
 PRODUCT = "product"  # by which rematerialisation knows a result worth keeping: inside a custom gradient it does not see the product itself
 
 
@@ -67,5 +66,9 @@ class Linear(nn.Module):
         """x by the equation's first letters -> activations by its last ones, in spec.dtype."""
         _, of_kernel, of_product = re.split(",|->", self.equation)
         kernel = self.param("kernel", nn.initializers.normal(self.spec.init_std), self.shape)
-        bias = self.param("bias", nn.initializers.zeros, tuple(size for letter, size in zip(of_kernel, self.shape) if letter in of_product))
+        bias = self.param(
+            "bias",
+            nn.initializers.zeros,
+            tuple(size for letter, size in zip(of_kernel, self.shape) if letter in of_product),
+        )
         return add_bias(product(self.equation, x.astype(self.spec.dtype), kernel, self.spec.dtype), bias)

@@ -55,6 +55,8 @@ def init_params(spec: ModelSpec, key: jax.Array) -> dict:
     return SpanBert(spec).init(key, fields)["params"]
 
 
-def apply(spec: ModelSpec, params: dict, batch: dict[str, jax.Array], seeds: jax.Array | None = None) -> dict[str, jax.Array]:
+def apply(
+    spec: ModelSpec, params: dict, batch: dict[str, jax.Array], seeds: jax.Array | None = None
+) -> dict[str, jax.Array]:
     """SpanBert's logits, as a pure function of its parameters."""
     return SpanBert(spec).apply({"params": params}, batch, seeds)

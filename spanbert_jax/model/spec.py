@@ -1,7 +1,8 @@
 """What a model is made of: the sizes and choices that its modules read."""
 
 import dataclasses
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,15 +44,17 @@ class ModelSpec:
     attention: str
     remat: str
     scan_unroll: int
-    dtype: Any                # of activations; parameters are always float32
+    dtype: Any  # of activations; parameters are always float32
     vocab_size: int
-    max_targets: int          # rows of the SBO head's position table
-    sbo: bool                 # whether there is an SBO head
-    nsp: bool                 # and one for next sentence prediction
+    max_targets: int  # rows of the SBO head's position table
+    sbo: bool  # whether there is an SBO head
+    nsp: bool  # and one for next sentence prediction
     constrain: Constrain = unconstrained  # lays an activation out over the mesh, by its dimension letters
-    shard_map: ShardMap = unmapped  # has each device compute a function on its own shards, by the letters of inputs and output
-    interpret: bool = False   # Pallas kernels, as a CPU must
-    vocab_multiple: int = 1   # what V is rounded up to in the vocabulary projection
+    shard_map: ShardMap = (
+        unmapped  # has each device compute a function on its own shards, by the letters of inputs and output
+    )
+    interpret: bool = False  # Pallas kernels, as a CPU must
+    vocab_multiple: int = 1  # what V is rounded up to in the vocabulary projection
 
     @property
     def head_width(self) -> int:
@@ -77,13 +80,24 @@ def implementation(config, platform: str) -> str:
 
 def model_spec(config, vocab_size: int, platform: str, constrain: Constrain = unconstrained) -> ModelSpec:
     """ModelSpec of a valid config for the platform it runs on, as flash.platform_of tells it."""
-    fields = {name: config.model[name] for name in config.model if name not in ("dtype", "output_bias", "skip_attention_dropout")}
+    fields = {
+        name: config.model[name]
+        for name in config.model
+        if name not in ("dtype", "output_bias", "skip_attention_dropout")
+    }
     fields["attention"] = implementation(config, platform)
     if config.model.skip_attention_dropout and fields["attention"] in flash.PLATFORMS:
         fields["attention_dropout"] = 0.0
     dtype = config.model.dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
-    return ModelSpec(**fields, dtype=jnp.dtype(dtype), vocab_size=vocab_size, max_targets=config.masking.max_targets,
-                     sbo=config.objectives.sbo_weight != 0, nsp=config.objectives.nsp_weight != 0,
-                     interpret=platform == "cpu", constrain=constrain)
+    return ModelSpec(
+        **fields,
+        dtype=jnp.dtype(dtype),
+        vocab_size=vocab_size,
+        max_targets=config.masking.max_targets,
+        sbo=config.objectives.sbo_weight != 0,
+        nsp=config.objectives.nsp_weight != 0,
+        interpret=platform == "cpu",
+        constrain=constrain,
+    )

@@ -16,32 +16,54 @@ from spanbert_jax.planning.hlo import Array, Computation, Instruction, Module, d
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 SEND = "send"  # to the other slices of a TPU, whose runtime adds up what all of them send
 _MATMUL_CALLS = ("__cublas$gemm", "__cublas$lt$matmul")
-_NOTES = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")  # calls by which a TPU's compiler speaks to itself
+_NOTES = (
+    "AllocateBuffer",
+    "ConcatBitcast",
+    "AssumeGatherIndicesInBound",
+)  # calls by which a TPU's compiler speaks to itself
 _SLICES = ("dynamic-slice", "slice", "gather")  # read no more of their first operand than they return
 _ELEMENTWISE = ("bitcast", "convert", "copy", "reshape", "transpose")  # read of their operand what is read of them
-_NO_TRAFFIC = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "async-start", "async-update",
-               "partition-id", "replica-id", "after-all", "add-dependency", "optimization-barrier", "domain"}
+_NO_TRAFFIC = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "async-start",
+    "async-update",
+    "partition-id",
+    "replica-id",
+    "after-all",
+    "add-dependency",
+    "optimization-barrier",
+    "domain",
+}
 
 
 @dataclass(frozen=True)
 class Collective:
     """An exchange between devices, of which the program has one instruction."""
 
-    kind: str               # one of COLLECTIVES, or SEND
-    axes: tuple[str, ...]   # mesh axes it runs over, in the mesh's order
-    group: int              # devices in each group; of SEND: slices
-    dtype: str              # e.g. "bf16"; of a tuple: that of its largest part
-    bytes: int              # payload of one execution on one device: the larger of its input and its output
-    count: int              # executions in one step
-    source: str             # op_name of the instruction or of the fusion it is in, "" if unknown
+    kind: str  # one of COLLECTIVES, or SEND
+    axes: tuple[str, ...]  # mesh axes it runs over, in the mesh's order
+    group: int  # devices in each group; of SEND: slices
+    dtype: str  # e.g. "bf16"; of a tuple: that of its largest part
+    bytes: int  # payload of one execution on one device: the larger of its input and its output
+    count: int  # executions in one step
+    source: str  # op_name of the instruction or of the fusion it is in, "" if unknown
 
 
 @dataclass(frozen=True)
 class Costs:
     """Of one execution on one device."""
 
-    flops: int              # of matrix products and convolutions, 2 a multiply-add; a custom call other than a matrix product counts 0
-    bytes: int              # read from and written to main memory (HBM), layout's padding not counted
+    flops: (
+        int  # of matrix products and convolutions, 2 a multiply-add; a custom call other than a matrix product counts 0
+    )
+    bytes: int  # read from and written to main memory (HBM), layout's padding not counted
     collectives: tuple[Collective, ...]
 
 
@@ -65,12 +87,17 @@ def analyse(text: str, mesh_shape: Mapping[str, int]) -> Costs:
 
 def _sum(costs: Iterable[Costs]) -> Costs:
     costs = list(costs)
-    return Costs(sum(cost.flops for cost in costs), sum(cost.bytes for cost in costs),
-                 tuple(collective for cost in costs for collective in cost.collectives))
+    return Costs(
+        sum(cost.flops for cost in costs),
+        sum(cost.bytes for cost in costs),
+        tuple(collective for cost in costs for collective in cost.collectives),
+    )
 
 
 def _times(cost: Costs, times: int) -> Costs:
-    collectives = tuple(dataclasses.replace(collective, count=times * collective.count) for collective in cost.collectives)
+    collectives = tuple(
+        dataclasses.replace(collective, count=times * collective.count) for collective in cost.collectives
+    )
     return Costs(times * cost.flops, times * cost.bytes, collectives if times else ())
 
 
@@ -90,14 +117,23 @@ class _Count:
 
     def of_instruction(self, computation: Computation, one: Instruction, fused: bool) -> Costs:
         """Of one execution of an instruction and of all that it calls."""
-        own = Costs(_flops(computation, one), 0 if fused else self.traffic.of(computation, one), self.collectives(computation, one))
+        own = Costs(
+            _flops(computation, one),
+            0 if fused else self.traffic.of(computation, one),
+            self.collectives(computation, one),
+        )
         if one.opcode == "while":
             trips = self.module.trip_count(computation, one)
             trips = 1 if trips is None else trips
-            return _sum([_times(self.of(one.called("body")), trips), _times(self.of(one.called("condition")), trips + 1)])
+            return _sum(
+                [_times(self.of(one.called("body")), trips), _times(self.of(one.called("condition")), trips + 1)]
+            )
         if one.opcode == "conditional":
             branches = " ".join(re.findall(r"_computations?=(\{[^}]*\}|%[\w.-]+)", one.attributes))
-            return max((self.of(branch) for branch in re.findall(r"%([\w.-]+)", branches)), key=lambda cost: (cost.flops, cost.bytes))
+            return max(
+                (self.of(branch) for branch in re.findall(r"%([\w.-]+)", branches)),
+                key=lambda cost: (cost.flops, cost.bytes),
+            )
         if one.opcode == "fusion":
             inner = self.of(one.called("calls"), fused=True)
             named = (dataclasses.replace(each, source=each.source or one.op_name) for each in inner.collectives)
@@ -116,7 +152,11 @@ class _Count:
         if group < 2:
             return ()
         users = computation.users[one.name]
-        if 'from-cross-replica-sharding="true"' in one.attributes and users and all(user.opcode == "dynamic-slice" for user, _ in users):
+        if (
+            'from-cross-replica-sharding="true"' in one.attributes
+            and users
+            and all(user.opcode == "dynamic-slice" for user, _ in users)
+        ):
             kind = "reduce-scatter"  # a TPU's, written as an all-reduce of which each device keeps its slice
         taken = [array for operand in one.operands for array in computation.instructions[operand].arrays]
         payload = max(taken, _result(one), key=lambda arrays: sum(array.bytes for array in arrays))
@@ -127,14 +167,18 @@ class _Count:
         """What an instruction gives the runtime that joins slices: the program is that of one slice, so nothing else in it crosses them."""
         (array,) = one.parts[0]
         first_of_each = tuple(range(0, self.devices, self.module.partitions or self.devices))
-        return (Collective(SEND, self.along([first_of_each]), len(first_of_each), array.dtype, array.bytes, 1, one.op_name),)
+        return (
+            Collective(SEND, self.along([first_of_each]), len(first_of_each), array.dtype, array.bytes, 1, one.op_name),
+        )
 
     def axes_of(self, attributes: str) -> tuple[tuple[str, ...], int]:
         """The mesh axes along which the devices of a group differ, and how many devices the largest group has."""
         groups = device_groups(attributes, self.module.partitions or self.devices)
         if max(map(max, groups)) >= self.devices:
-            raise InputError(f"the program has a collective of partition {max(map(max, groups))}, but the mesh {self.mesh_shape} has {self.devices} "
-                             "positions: give the mesh that it was compiled for")
+            raise InputError(
+                f"the program has a collective of partition {max(map(max, groups))}, but the mesh {self.mesh_shape} has {self.devices} "
+                "positions: give the mesh that it was compiled for"
+            )
         return self.along(groups), max(map(len, groups))
 
     def along(self, groups: list[tuple[int, ...]]) -> tuple[str, ...]:
@@ -149,7 +193,9 @@ class _Count:
 
 def _goes_on(computation: Computation, one: Instruction) -> bool:
     """Whether this is no new collective but a step of one that a TPU spreads over several fusions."""
-    return "chain_id=" in one.attributes and not any("AsyncCollectiveStart" in user.attributes for user, _ in computation.users[one.name])
+    return "chain_id=" in one.attributes and not any(
+        "AsyncCollectiveStart" in user.attributes for user, _ in computation.users[one.name]
+    )
 
 
 def _result(one: Instruction) -> tuple[Array, ...]:
@@ -185,14 +231,26 @@ def _convolution_flops(one: Instruction, left: tuple[int, ...], right: tuple[int
     flops = 2 * result[labels[3].index("b")] * result[labels[3].index("f")] * right[labels[2].index("i")]
     for place, axis in enumerate(sorted(set(labels[1]) - {"b", "f"})):
         size, stride, left_dilation, right_dilation = (
-            int(window[name].split("x")[place]) if name in window else 1 for name in ("size", "stride", "lhs_dilate", "rhs_dilate"))
+            int(window[name].split("x")[place]) if name in window else 1
+            for name in ("size", "stride", "lhs_dilate", "rhs_dilate")
+        )
         before = int(window["pad"].split("x")[place].split("_")[0]) if "pad" in window else 0
-        flops *= _meetings(left[labels[1].index(axis)], result[labels[3].index(axis)], size, stride, before, left_dilation, right_dilation)
+        flops *= _meetings(
+            left[labels[1].index(axis)],
+            result[labels[3].index(axis)],
+            size,
+            stride,
+            before,
+            left_dilation,
+            right_dilation,
+        )
     return flops
 
 
 @functools.cache
-def _meetings(inputs: int, outputs: int, size: int, stride: int, before: int, left_dilation: int, right_dilation: int) -> int:
+def _meetings(
+    inputs: int, outputs: int, size: int, stride: int, before: int, left_dilation: int, right_dilation: int
+) -> int:
     """How many pairs of an output and a place in the window have an input under them, along one dimension."""
     real = range(0, inputs * left_dilation, left_dilation)
     starts = (place * right_dilation - before for place in range(size))
@@ -207,7 +265,11 @@ class _Traffic:
 
     def of(self, computation: Computation, one: Instruction) -> int:
         """Read and written by an instruction that is not fused."""
-        if one.opcode in _NO_TRAFFIC or one.opcode.endswith("-done") or any(f'"{note}"' in one.attributes for note in _NOTES):
+        if (
+            one.opcode in _NO_TRAFFIC
+            or one.opcode.endswith("-done")
+            or any(f'"{note}"' in one.attributes for note in _NOTES)
+        ):
             return 0
         return self.read(computation, one) + self.written(computation, one)
 
@@ -226,7 +288,11 @@ class _Traffic:
         opcode = one.opcode.removesuffix("-start")
         if opcode in _SLICES and position == 0:
             return sum(array.elements for array in _result(one))
-        if opcode == "dynamic-update-slice" and position == 0 or opcode == "tuple" or "AsyncCollective" in one.attributes:
+        if (
+            (opcode == "dynamic-update-slice" and position == 0)
+            or opcode == "tuple"
+            or "AsyncCollective" in one.attributes
+        ):
             return 0
         if opcode == "scatter" and position < len(one.operands) // 2:
             return computation.instructions[one.operands[len(one.operands) // 2 + 1 + position]].arrays[0].elements
@@ -239,8 +305,12 @@ class _Traffic:
 
     def looked_at(self, fused: Computation, name: str) -> int:
         """Elements of a value that its users within a fusion look at."""
-        total = sum(self.looked_at(fused, user.name) if user.opcode in _ELEMENTWISE and user is not fused.root
-                    else self.taken(fused, user, position) for user, position in fused.users[name])
+        total = sum(
+            self.looked_at(fused, user.name)
+            if user.opcode in _ELEMENTWISE and user is not fused.root
+            else self.taken(fused, user, position)
+            for user, position in fused.users[name]
+        )
         return min(total, sum(array.elements for array in fused.instructions[name].arrays))
 
     def written(self, computation: Computation, one: Instruction) -> int:
@@ -259,7 +329,7 @@ class _Traffic:
         for place, (name, part) in enumerate(zip(values, one.parts)):
             value = _behind(fused, fused.instructions[name])
             kept = f"{{{place}}}: (" in aliased or "{}: (" in aliased
-            if part[0].memory or kept and value.opcode in ("parameter", "custom-call", *COLLECTIVES):
+            if part[0].memory or (kept and value.opcode in ("parameter", "custom-call", *COLLECTIVES)):
                 continue
             update = _update(fused, value)
             if update is not None and _behind(fused, fused.instructions[value.operands[0]]).opcode == "parameter":

@@ -9,8 +9,10 @@ import sys
 
 from spanbert_jax.errors import InputError
 
-KNOWN = ("v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x4, 2*v5e:16x16 (two slices joined by the data-centre network), "
-         "h100:8, h100:4x8 (4 nodes of 8), a100:8, cpu:8")
+KNOWN = (
+    "v5e:16x16, v6e:8x8, v4:4x4x4, v5p:2x2x4, 2*v5e:16x16 (two slices joined by the data-centre network), "
+    "h100:8, h100:4x8 (4 nodes of 8), a100:8, cpu:8"
+)
 
 # Slices that exist (Google Cloud TPU documentation, pages of v4, v5e, v5p, v6e): flat ones; and boxes, of which the larger ones are made
 # of cubes of 4 x 4 x 4 chips, up to so many chips.
@@ -23,11 +25,11 @@ GPUS_A_NODE = 8
 
 # Chatter of libraries that look for the machine they compile for, and find it missing.
 QUIET = {
-    "JAX_PLATFORMS": "cpu",               # with an installed plugin for CUDA: no search for GPUs, and no traceback because there are none
-    "TPU_SKIP_MDS_QUERY": "1",            # do not ask a cloud's metadata server which TPU this is
+    "JAX_PLATFORMS": "cpu",  # with an installed plugin for CUDA: no search for GPUs, and no traceback because there are none
+    "TPU_SKIP_MDS_QUERY": "1",  # do not ask a cloud's metadata server which TPU this is
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any: it only stops a warning
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",    # several plans at a time: none of them uses a TPU
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several plans at a time: none of them uses a TPU
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
@@ -40,9 +42,9 @@ FAST = {"JAX_OPTIMIZATION_LEVEL": "O1"}
 class Layout:
     """What the name of a topology says."""
 
-    family: str              # "v5e", "h100", "cpu", ...
-    slices: int              # slices of TPUs, or nodes of GPUs: what the slow network joins
-    shape: tuple[int, ...]   # of one slice, in chips; (devices,) of a GPU node or a CPU
+    family: str  # "v5e", "h100", "cpu", ...
+    slices: int  # slices of TPUs, or nodes of GPUs: what the slow network joins
+    shape: tuple[int, ...]  # of one slice, in chips; (devices,) of a GPU node or a CPU
 
     @property
     def torus(self) -> tuple[int, ...] | None:
@@ -72,7 +74,9 @@ def parse(name: str) -> Layout:
         raise InputError(f"topology {name}: slices of {family} come as {_shapes(family)}")
     if family in GPUS:
         if len(shape) > 2 or shape[-1] > GPUS_A_NODE:
-            raise InputError(f"topology {name}: give {family} as GPUs (at most {GPUS_A_NODE}, one node) or nodes x GPUs, as {family}:4x8")
+            raise InputError(
+                f"topology {name}: give {family} as GPUs (at most {GPUS_A_NODE}, one node) or nodes x GPUs, as {family}:4x8"
+            )
         slices, shape = slices * math.prod(shape[:-1]), shape[-1:]
     if family == "cpu" and (slices, len(shape)) != (1, 1):
         raise InputError(f"topology {name}: give a CPU's devices as one number, as cpu:8")
@@ -84,7 +88,7 @@ def _exists(family: str, shape: tuple[int, ...]) -> bool:
     if family not in LARGEST:
         return shape in FLAT
     cubes = len(shape) == 3 and all(side % 4 == 0 for side in shape) and list(shape) == sorted(shape)
-    return shape in BOXES or cubes and math.prod(shape) <= LARGEST[family]
+    return shape in BOXES or (cubes and math.prod(shape) <= LARGEST[family])
 
 
 def _shapes(family: str) -> str:
@@ -121,6 +125,7 @@ def start_jax(name: str) -> None:
     os.environ.update(environment(name))
     with _silence():
         import jax
+
         jax.devices("cpu")
 
 

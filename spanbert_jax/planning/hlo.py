@@ -56,10 +56,10 @@ class Instruction:
     opcode: str
     parts: tuple[tuple[Array, ...], ...]
     operands: tuple[str, ...]
-    literal: str     # what stands between the brackets: of a constant its value, of a parameter its number
+    literal: str  # what stands between the brackets: of a constant its value, of a parameter its number
     attributes: str  # the text after the operands, up to the metadata
-    op_name: str     # where the program's author asked for it, "" if unknown
-    config: str      # the backend's notes
+    op_name: str  # where the program's author asked for it, "" if unknown
+    config: str  # the backend's notes
 
     @property
     def arrays(self) -> tuple[Array, ...]:
@@ -152,14 +152,21 @@ class Module:
         step = self._step(self.computations[loop.called("body")], counter)
         return None if None in (start, bound) or not step else len(range(start, bound + _PAST_BOUND[direction], step))
 
-    def _binary(self, computation: Computation, name: str | None) -> tuple[Instruction, Instruction, Instruction] | None:
+    def _binary(
+        self, computation: Computation, name: str | None
+    ) -> tuple[Instruction, Instruction, Instruction] | None:
         """The instruction of two operands at a name (None: the root) and what they come from; a fusion is looked into."""
         one = computation.source(name or computation.root.name)
         if one.opcode == "fusion":
             fused = self.computations[one.called("calls")]
             inner = self._binary(fused, None)
-            return inner and (inner[0], *(computation.source(one.operands[int(side.literal)]) if side.opcode == "parameter" else side
-                                          for side in inner[1:]))
+            return inner and (
+                inner[0],
+                *(
+                    computation.source(one.operands[int(side.literal)]) if side.opcode == "parameter" else side
+                    for side in inner[1:]
+                ),
+            )
         return (one, *map(computation.source, one.operands)) if len(one.operands) == 2 else None
 
     def _step(self, body: Computation, counter: int) -> int | None:
@@ -186,14 +193,16 @@ def parse(text: str) -> Module:
         elif line.startswith((" ", "\t")):
             head = _INSTRUCTION.match(line)
             if head:
-                one = _instruction(head[2], line[head.end():])
+                one = _instruction(head[2], line[head.end() :])
                 instructions[one.name] = one
                 root = one if head[1] else root
         elif line.endswith("{") and (head := _COMPUTATION.match(line)):
             name, instructions, root = head[2], {}, None
             entry = name if head[1] else entry
     if entry not in computations:
-        raise InputError("the text of a compiled program has no ENTRY computation: give what compiled.as_text() returns, whole")
+        raise InputError(
+            "the text of a compiled program has no ENTRY computation: give what compiled.as_text() returns, whole"
+        )
     partitions = re.search(r"^HloModule .*\bnum_partitions=(\d+)", text, re.MULTILINE)
     return Module(computations, computations[entry], int(partitions[1]) if partitions else 0)
 
@@ -203,13 +212,21 @@ def _instruction(name: str, text: str) -> Instruction:
     parts, end = _parts(text)
     opening = text.index("(", end)
     closing = _closing(text, opening)
-    literal, rest = text[opening + 1:closing], text[closing + 1:]
+    literal, rest = text[opening + 1 : closing], text[closing + 1 :]
     rest, _, config = rest.partition(", backend_config=")
     attributes, _, metadata = rest.partition(", metadata={")
     op_name = re.search(r'op_name="([^"]*)"', metadata)
     opcode = text[end:opening].strip()
-    return Instruction(name, opcode, parts, () if opcode == "constant" else tuple(_NAME.findall(literal)), literal, attributes,
-                       op_name[1] if op_name else "", config)
+    return Instruction(
+        name,
+        opcode,
+        parts,
+        () if opcode == "constant" else tuple(_NAME.findall(literal)),
+        literal,
+        attributes,
+        op_name[1] if op_name else "",
+        config,
+    )
 
 
 def _parts(text: str) -> tuple[tuple[tuple[Array, ...], ...], int]:
@@ -218,7 +235,7 @@ def _parts(text: str) -> tuple[tuple[tuple[Array, ...], ...], int]:
     for token in _SHAPE.finditer(text):
         if token[0] == "(":
             depth += 1
-        if token[0] == "(" and depth == 2 or token[1] and depth < 2:
+        if (token[0] == "(" and depth == 2) or (token[1] and depth < 2):
             parts.append([])
         if token[0] == ")":
             depth -= 1
@@ -256,7 +273,9 @@ def _constant(one: Instruction) -> int | None:
 
 _LISTED = re.compile(r"replica_groups=\{(.*?)\}(?!,\{)")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]*))\))? \{([^}]*)\}")
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]*))\))? \{([^}]*)\}"
+)
 _PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}(?!,\{)")
 
 
@@ -278,30 +297,34 @@ def device_groups(attributes: str, devices: int) -> list[tuple[int, ...]]:
         return _mesh_groups(*found.groups())
     if found := _IOTA.search(attributes):
         order, size = _iota(found[2], found[3]), integers(found[1])[-1]
-        return [order[start:start + size] for start in range(0, len(order), size)]
+        return [order[start : start + size] for start in range(0, len(order), size)]
     if found := _LISTED.search(attributes):
         return [integers(group) for group in re.findall(r"\d[\d,]*", found[1])] or [tuple(range(devices))]
     if "replica_groups=" in attributes:
-        raise InputError(f"the replica_groups of a collective are written in a way that is not known: {attributes[:120]}")
+        raise InputError(
+            f"the replica_groups of a collective are written in a way that is not known: {attributes[:120]}"
+        )
     return [tuple(range(devices))]
 
 
 def _iota(dims: str, transposed: str | None) -> tuple[int, ...]:
     """0, 1, 2, ... in an array of these dims, transposed, read row by row."""
     sizes = integers(dims)
-    strides = [math.prod(sizes[axis + 1:]) for axis in range(len(sizes))]
+    strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
     order = (0,)
     for axis in integers(transposed) if transposed else range(len(sizes)):
         order = tuple(base + step * strides[axis] for base in order for step in range(sizes[axis]))
     return order
 
 
-def _mesh_groups(axes: str, dims: str | None, transposed: str | None, listed: str | None, over: str) -> list[tuple[int, ...]]:
+def _mesh_groups(
+    axes: str, dims: str | None, transposed: str | None, listed: str | None, over: str
+) -> list[tuple[int, ...]]:
     """Of mesh['a'=2,'b'=4], device_ids=(...) {'b'}: those that differ only along the axes named last, or along 'b':(m)k, a part of one."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", axes)}
     total = math.prod(sizes.values())
     order = _iota(dims, transposed) if dims else integers(listed) if listed else tuple(range(total))
-    strides = {name: math.prod(list(sizes.values())[place + 1:]) for place, name in enumerate(sizes)}
+    strides = {name: math.prod(list(sizes.values())[place + 1 :]) for place, name in enumerate(sizes)}
     moving = []  # (stride, size) of each axis or part of one
     for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", over):
         size, before = int(size or sizes[name]), int(before or 1)

@@ -27,9 +27,9 @@ class Plan:
     topology: Topology
     program: Program
     compile_seconds: float
-    arguments_bytes: int    # train state and batch, on one device
+    arguments_bytes: int  # train state and batch, on one device
     temporaries_bytes: int  # activations, gradients, buffers of collectives, on one device
-    peak_bytes: int         # all that one device must hold, the program too
+    peak_bytes: int  # all that one device must hold, the program too
     costs: Costs
     roofline: Roofline
 
@@ -46,7 +46,9 @@ class Plan:
     @property
     def mfu(self) -> float:
         """Share of the devices' peak FLOP/s that the formula's FLOPs are, at the bound."""
-        return self.program.flops_per_step / (self.roofline.bound_seconds * self.devices * self.topology.device.peak_flops)
+        return self.program.flops_per_step / (
+            self.roofline.bound_seconds * self.devices * self.topology.device.peak_flops
+        )
 
     @property
     def run_seconds(self) -> float:
@@ -69,8 +71,10 @@ def make_plan(config, topology: Topology, vocab_size: int) -> Plan:
     except RuntimeError as error:
         if "cuDNN" not in str(error):
             raise
-        raise InputError("model.attention 'cudnn' cannot be planned without NVIDIA's library: pip install nvidia-cudnn-cu12 and put its nvidia/cudnn/lib "
-                         "on LD_LIBRARY_PATH, or plan with --config.model.attention=xla, which needs more memory") from None
+        raise InputError(
+            "model.attention 'cudnn' cannot be planned without NVIDIA's library: pip install nvidia-cudnn-cu12 and put its nvidia/cudnn/lib "
+            "on LD_LIBRARY_PATH, or plan with --config.model.attention=xla, which needs more memory"
+        ) from None
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -81,16 +85,30 @@ def make_plan(config, topology: Topology, vocab_size: int) -> Plan:
     if peak_bytes(compiled) > topology.device.memory_bytes:
         raise unfit(topology, peak_bytes(compiled))
     sizes, costs = compiled.memory_analysis(), analyse(compiled.as_text(), dict(mesh.shape))
-    costs = dataclasses.replace(costs, flops=costs.flops + kernel_flops(program.spec, config.batch_size, config.seq_len) // mesh.size)
-    return Plan(config, topology, program, seconds, sizes.argument_size_in_bytes, sizes.temp_size_in_bytes, peak_bytes(compiled), costs,
-                roofline(costs, topology, mesh))
+    costs = dataclasses.replace(
+        costs, flops=costs.flops + kernel_flops(program.spec, config.batch_size, config.seq_len) // mesh.size
+    )
+    return Plan(
+        config,
+        topology,
+        program,
+        seconds,
+        sizes.argument_size_in_bytes,
+        sizes.temp_size_in_bytes,
+        peak_bytes(compiled),
+        costs,
+        roofline(costs, topology, mesh),
+    )
 
 
 def unfit(topology: Topology, needed: int | None) -> DoesNotFit:
     """What to raise of a step that does not fit; needed: bytes, None if the compiler did not say."""
     what = f"{needed / 2**30:.2f} GiB" if needed else "more"
-    return DoesNotFit(f"the step does not fit {topology.name}: it needs {what} on a device that has {topology.device.memory_bytes / 2**30:.2f} GiB; "
-                      "raise accumulation or the mesh's shards, give model.remat=full, or let --search look for what fits", needed)
+    return DoesNotFit(
+        f"the step does not fit {topology.name}: it needs {what} on a device that has {topology.device.memory_bytes / 2**30:.2f} GiB; "
+        "raise accumulation or the mesh's shards, give model.remat=full, or let --search look for what fits",
+        needed,
+    )
 
 
 def _used(message: str) -> int | None:
@@ -103,8 +121,10 @@ def collectives_by_kind(plan: Plan) -> list[dict]:
     """Sums of the collectives of one step on one device, by kind and axes, longest first: kind, axes, dtypes, count, bytes, seconds."""
     sums: dict[tuple, dict] = {}
     for collective in plan.costs.collectives:
-        row = sums.setdefault((collective.kind, collective.axes), dict(kind=collective.kind, axes=list(collective.axes), dtypes=set(), count=0,
-                                                                       bytes=0, seconds=0.0))
+        row = sums.setdefault(
+            (collective.kind, collective.axes),
+            dict(kind=collective.kind, axes=list(collective.axes), dtypes=set(), count=0, bytes=0, seconds=0.0),
+        )
         row["dtypes"].add(collective.dtype)
         row["count"] += collective.count
         row["bytes"] += collective.bytes * collective.count
@@ -117,7 +137,10 @@ def parameters_by_sharding(plan: Plan) -> list[dict]:
     """Sums of the parameters by layout: layout, number, bytes, bytes_per_device."""
     sums: dict[str, dict] = {}
     for leaf in jax.tree.leaves(plan.program.state.params):
-        layout = ", ".join("+".join(axis) if isinstance(axis, tuple) else str(axis) for axis in leaf.sharding.spec) or "replicated"
+        layout = (
+            ", ".join("+".join(axis) if isinstance(axis, tuple) else str(axis) for axis in leaf.sharding.spec)
+            or "replicated"
+        )
         row = sums.setdefault(layout, dict(layout=layout, parameters=0, bytes=0, bytes_per_device=0))
         row["parameters"] += math.prod(leaf.shape)
         row["bytes"] += math.prod(leaf.shape) * leaf.dtype.itemsize

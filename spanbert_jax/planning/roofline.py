@@ -11,7 +11,10 @@ from jax.sharding import Mesh
 from spanbert_jax.planning.costs import SEND, Collective, Costs
 from spanbert_jax.planning.topologies import Topology
 
-PASSES = {"all-reduce": 2, SEND: 2}  # how often the payload goes round: a sum over all is a reduce-scatter and an all-gather
+PASSES = {
+    "all-reduce": 2,
+    SEND: 2,
+}  # how often the payload goes round: a sum over all is a reduce-scatter and an all-gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Roofline:
     compute_seconds: float
     memory_seconds: float
     interconnect_seconds: float  # within slices or nodes
-    network_seconds: float       # between them
+    network_seconds: float  # between them
 
     @property
     def bound_seconds(self) -> float:
@@ -42,8 +45,12 @@ class Roofline:
 def roofline(costs: Costs, topology: Topology, mesh: Mesh) -> Roofline:
     """The bounds of a compiled step's costs on a topology that `mesh` lies over."""
     times = [collective_seconds(collective, topology, mesh) for collective in costs.collectives]
-    return Roofline(costs.flops / topology.device.peak_flops, costs.bytes / topology.device.memory_bandwidth,
-                    sum(within for within, _ in times), sum(between for _, between in times))
+    return Roofline(
+        costs.flops / topology.device.peak_flops,
+        costs.bytes / topology.device.memory_bandwidth,
+        sum(within for within, _ in times),
+        sum(between for _, between in times),
+    )
 
 
 def collective_seconds(collective: Collective, topology: Topology, mesh: Mesh) -> tuple[float, float]:
@@ -56,7 +63,7 @@ def collective_seconds(collective: Collective, topology: Topology, mesh: Mesh) -
     payload = collective.bytes * collective.count * PASSES.get(collective.kind, 1)
     if collective.kind == SEND:
         return 0.0, payload * (collective.group - 1) / collective.group / topology.device.network_bandwidth
-    group = group_of(mesh, collective.axes)[:collective.group]  # the axis that crosses slices is the outermost
+    group = group_of(mesh, collective.axes)[: collective.group]  # the axis that crosses slices is the outermost
     slices = sorted({topology.slice_of(device) for device in group})
     here = [device for device in group if topology.slice_of(device) == slices[0]]
     within = payload * (len(here) - 1) / len(here) / bandwidth(here, topology)

@@ -13,8 +13,8 @@ import jax
 
 from spanbert_jax.data.batches import slots_of
 from spanbert_jax.errors import DoesNotFit, InputError
-from spanbert_jax.model.flops import remat_flops, train_flops
 from spanbert_jax.model.flash import platform_of
+from spanbert_jax.model.flops import remat_flops, train_flops
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.planning.plan import Plan, make_plan
 from spanbert_jax.planning.topologies import Topology
@@ -29,13 +29,13 @@ REMATS = ("none", "dots", "full")
 class Candidate:
     """One way to run a config. Bytes are those of one device."""
 
-    shape: tuple[int, ...]    # of the mesh
+    shape: tuple[int, ...]  # of the mesh
     accumulation: int
     remat: str
-    compute_seconds: float    # of its products, at the devices' peak
-    state_bytes: float        # train state: read and written in each step
-    gradient_bytes: float     # float32, besides the state
-    kept_bytes: int           # what the backward pass of a microbatch must find of its forward pass, at the least
+    compute_seconds: float  # of its products, at the devices' peak
+    state_bytes: float  # train state: read and written in each step
+    gradient_bytes: float  # float32, besides the state
+    kept_bytes: int  # what the backward pass of a microbatch must find of its forward pass, at the least
 
     def flags(self) -> str:
         """For the command line."""
@@ -56,7 +56,9 @@ class Outlook:
 
     def fits(self, one: Candidate) -> bool:
         """Whether it may fit a device."""
-        return one.state_bytes + one.gradient_bytes + self.memory[one.remat] * one.kept_bytes <= self.device.memory_bytes
+        return (
+            one.state_bytes + one.gradient_bytes + self.memory[one.remat] * one.kept_bytes <= self.device.memory_bytes
+        )
 
     def seconds(self, one: Candidate) -> float:
         """How long a step takes, collectives not counted."""
@@ -85,7 +87,10 @@ def candidates(config, topology: Topology, vocab_size: int) -> list[Candidate]:
     spec = model_spec(config, vocab_size, platform_of(topology.devices[0]))
     flops = train_flops(spec, config.batch_size, config.seq_len, slots_of(config))
     shapes = state_shapes(config, spec)
-    state, parameters = (sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (shapes, shapes.params))
+    state, parameters = (
+        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        for tree in (shapes, shapes.params)
+    )
     found = []
     for shape, accumulation in itertools.product(meshes(devices), divisors(config.batch_size)):
         tried = applied(config, shape, accumulation, config.model.remat)
@@ -95,8 +100,17 @@ def candidates(config, topology: Topology, vocab_size: int) -> list[Candidate]:
         for remat in REMATS:
             of_remat = dataclasses.replace(spec, remat=remat)
             total = flops + remat_flops(of_remat, config.batch_size, config.seq_len)
-            found.append(Candidate(shape, accumulation, remat, total / (devices * topology.device.peak_flops), state / shards, parameters / shards,
-                                   kept_bytes(of_remat, rows, config.seq_len, shape[-1])))
+            found.append(
+                Candidate(
+                    shape,
+                    accumulation,
+                    remat,
+                    total / (devices * topology.device.peak_flops),
+                    state / shards,
+                    parameters / shards,
+                    kept_bytes(of_remat, rows, config.seq_len, shape[-1]),
+                )
+            )
     return found
 
 
@@ -145,22 +159,28 @@ def search(config, topology: Topology, vocab_size: int, most: int, tell: Callabl
     ways, best, chosen, asked = len(left), None, None, 0
     while left := [candidate for candidate in left if outlook.fits(candidate)]:
         candidate = min(left, key=outlook.order)
-        if asked == most or best and outlook.seconds(candidate) >= best.roofline.bound_seconds:
+        if asked == most or (best and outlook.seconds(candidate) >= best.roofline.bound_seconds):
             break
         left.remove(candidate)
         asked += 1
         try:
-            plan = make_plan(applied(config, candidate.shape, candidate.accumulation, candidate.remat), topology, vocab_size)
+            plan = make_plan(
+                applied(config, candidate.shape, candidate.accumulation, candidate.remat), topology, vocab_size
+            )
         except DoesNotFit as error:
             outlook.learn_memory(candidate, error.needed_bytes or topology.device.memory_bytes)
             tell(f"{asked}: {candidate.flags()}: does not fit")
             continue
         outlook.learn(candidate, plan)
-        tell(f"{asked}: {candidate.flags()}: {plan.roofline.bound_seconds * 1e3:,.1f} ms a step, by {plan.roofline.bound_by}")
+        tell(
+            f"{asked}: {candidate.flags()}: {plan.roofline.bound_seconds * 1e3:,.1f} ms a step, by {plan.roofline.bound_by}"
+        )
         if best is None or plan.roofline.bound_seconds < best.roofline.bound_seconds:
             best, chosen = plan, candidate
     if best is None:
-        raise DoesNotFit(f"nothing tried fits {topology.name}: of {ways} ways {asked} were compiled, {len(left)} more might fit. Give "
-                         f"{'--most a larger number' if left else 'more devices, a smaller seq_len, or optimizer.state_dtype=bfloat16'}")
+        raise DoesNotFit(
+            f"nothing tried fits {topology.name}: of {ways} ways {asked} were compiled, {len(left)} more might fit. Give "
+            f"{'--most a larger number' if left else 'more devices, a smaller seq_len, or optimizer.state_dtype=bfloat16'}"
+        )
     tell(f"the best of {asked} compiled, of {ways} ways: {chosen.flags()}")
     return best

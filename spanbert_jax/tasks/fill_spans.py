@@ -3,13 +3,13 @@
     filler = SpanFiller.from_run(workdir)
     texts = filler.parse({"my text": "Four score and [[seven years]] ago our [MASK:2] brought forth"})
     for filled in filler.fill(texts, top_k=5, batch_size=16):
-        filled.spans[0].mlm.probabilities  # [pieces, 5]
+        filled.spans[0].mlm.probabilities  # [tokens, 5]
 
-Each head gives every hidden piece a distribution over the vocabulary: MLM from the piece's own hidden state, SBO from the states at the
+Each head gives every hidden token a distribution over the vocabulary: MLM from the token's own hidden state, SBO from the states at the
 boundaries of its span and its place in the span. "both" is their normalised geometric mean, p ~ sqrt(p_mlm * p_sbo): the heads read one
-encoder, so their plain product would count what they share twice. Pieces are guessed independently of each other, as in training.
+encoder, so their plain product would count what they share twice. Tokens are guessed independently of each other, as in training.
 
-SBO speaks only of the spans it was trained on (reference 1.4): up to masking.max_targets pieces, and with a piece on each side. Elsewhere
+SBO speaks only of the spans it was trained on (reference 1.4): up to masking.max_targets tokens, and with a token on each side. Elsewhere
 MLM stands alone, and "both" is MLM.
 """
 
@@ -30,16 +30,19 @@ from spanbert_jax.model.spec import ModelSpec
 from spanbert_jax.tasks.marks import MarkedText, Span, parse_marks
 from spanbert_jax.training.restore import restore_run
 
-LENGTH_STEP, SLOT_STEP = 32, 8  # shapes are rounded up to these, so that texts of like length share one compiled program
+LENGTH_STEP, SLOT_STEP = (
+    32,
+    8,
+)  # shapes are rounded up to these, so that texts of like length share one compiled program
 
 
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """What was made of a span of n pieces."""
+    """What was made of a span of n tokens."""
 
-    ids: np.ndarray             # int32 [n, k], likeliest piece first
-    probabilities: np.ndarray   # float32 [n, k], of these
-    of_true: np.ndarray | None  # float32 [n], of the true pieces, if they are known
+    ids: np.ndarray  # int32 [n, k], likeliest token first
+    probabilities: np.ndarray  # float32 [n, k], of these
+    of_true: np.ndarray | None  # float32 [n], of the true tokens, if they are known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +51,9 @@ class FilledSpan:
 
     span: Span
     mlm: Guess
-    sbo: Guess | None     # None: see without_sbo
+    sbo: Guess | None  # None: see without_sbo
     both: Guess
-    without_sbo: str      # why there is no SBO guess; "" if there is one
+    without_sbo: str  # why there is no SBO guess; "" if there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,9 @@ class SpanFiller:
           InputError: the run trained no MLM head.
         """
         if config.objectives.mlm_weight == 0:
-            raise InputError("the run has objectives.mlm_weight = 0, so its MLM head knows nothing: fill spans with a run that trained it")
+            raise InputError(
+                "the run has objectives.mlm_weight = 0, so its MLM head knows nothing: fill spans with a run that trained it"
+            )
         self.config, self.tokenizer, self.spec, self.params = config, tokenizer, spec, params
         self._predict = jax.jit(functools.partial(predict, spec), static_argnames="top_k")
 
@@ -99,44 +104,56 @@ class SpanFiller:
 
     def _check_length(self, text: MarkedText, where: str) -> None:
         capacity = self.config.seq_len - 2
-        if len(text.pieces) > capacity:
-            raise InputError(f"{where}: {len(text.pieces)} pieces, but the model was trained on at most {capacity}; shorten the text")
+        if len(text.tokens) > capacity:
+            raise InputError(
+                f"{where}: {len(text.tokens)} tokens, but the model was trained on at most {capacity}; shorten the text"
+            )
 
     def fill(self, texts: list[MarkedText], top_k: int, batch_size: int) -> Iterator[FilledText]:
         """Guesses at every span of every text, `batch_size` texts at a time, in the order of the texts.
 
         Args:
           texts: as `parse` gives them.
-          top_k: k, how many pieces to tell of each hidden one, 1 to V.
+          top_k: k, how many tokens to tell of each hidden one, 1 to V.
           batch_size: at most so many texts go through the model together. Changes memory and speed, not the guesses.
 
         Raises:
           InputError: top_k or batch_size out of range.
         """
         if not 1 <= top_k <= self.spec.vocab_size:
-            raise InputError(f"top_k must be from 1 to the {self.spec.vocab_size} pieces of the vocabulary, not {top_k}")
+            raise InputError(
+                f"top_k must be from 1 to the {self.spec.vocab_size} tokens of the vocabulary, not {top_k}"
+            )
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}")
         return self._filled(texts, top_k, batch_size)
 
     def _filled(self, texts: list[MarkedText], top_k: int, batch_size: int) -> Iterator[FilledText]:
-        longest = max((len(text.pieces) + 2 for text in texts), default=0)
+        longest = max((len(text.tokens) + 2 for text in texts), default=0)
         most = max((sum(span.length for span in text.spans) for text in texts), default=0)
-        shape = min(batch_size, len(texts)), min(round_up(longest, LENGTH_STEP), self.config.seq_len), round_up(most, SLOT_STEP)
+        shape = (
+            min(batch_size, len(texts)),
+            min(round_up(longest, LENGTH_STEP), self.config.seq_len),
+            round_up(most, SLOT_STEP),
+        )
         for first in range(0, len(texts), batch_size):
-            some = texts[first:first + batch_size]
+            some = texts[first : first + batch_size]
             guessed = jax.device_get(self._predict(self.params, self._batch(some, *shape), top_k=top_k))
             for row, text in enumerate(some):
-                yield self._read(text, {name: tuple(array[row] for array in arrays) for name, arrays in guessed.items()})
+                yield self._read(
+                    text, {name: tuple(array[row] for array in arrays) for name, arrays in guessed.items()}
+                )
 
     def _batch(self, texts: list[MarkedText], rows: int, length: int, slots: int) -> dict[str, np.ndarray]:
-        """The model's input: text r is row r, and slot i of a row its i-th hidden piece, for both heads. Rows and slots left over are 0."""
+        """The model's input: text r is row r, and slot i of a row its i-th hidden token, for both heads. Rows and slots left over are 0."""
         batch = {name: np.zeros((rows, length), np.int32) for name in spanbert.ENCODER_FIELDS}  # [B, L]
-        batch |= {name: np.zeros((rows, slots), np.int32) for name in (*spanbert.MLM_FIELDS, *spanbert.SBO_FIELDS, "targets")}  # [B, M]
+        batch |= {
+            name: np.zeros((rows, slots), np.int32) for name in (*spanbert.MLM_FIELDS, *spanbert.SBO_FIELDS, "targets")
+        }  # [B, M]
         batch["tokens"][:] = self.tokenizer.pad_id
         for row, text in enumerate(texts):
-            used = len(text.pieces) + 2
-            batch["tokens"][row, :used] = self.tokenizer.cls_id, *text.pieces, self.tokenizer.sep_id
+            used = len(text.tokens) + 2
+            batch["tokens"][row, :used] = self.tokenizer.cls_id, *text.tokens, self.tokenizer.sep_id
             batch["segments"][row, :used] = 1
             batch["positions"][row, :used] = np.arange(used)
             slot = 0
@@ -158,8 +175,8 @@ class SpanFiller:
         if not self.spec.sbo:
             return "the run has no SBO head"
         if span.length > masking.max_targets:
-            return f"the span is longer than {masking.max_targets} pieces"
-        if masking.boundaries == "external" and (span.start == 0 or span.end == len(text.pieces)):
+            return f"the span is longer than {masking.max_targets} tokens"
+        if masking.boundaries == "external" and (span.start == 0 or span.end == len(text.tokens)):
             return "the span touches an end of the text"
         return ""
 
@@ -167,11 +184,15 @@ class SpanFiller:
         """Guesses of one row, slot by slot (see predict), put back into spans."""
         spans, slot = [], 0
         for span in text.spans:
+
             def guess(name: str) -> Guess:
-                ids, probabilities, of_true = (array[slot:slot + span.length] for array in guessed[name])
+                ids, probabilities, of_true = (array[slot : slot + span.length] for array in guessed[name])
                 return Guess(ids, probabilities, None if span.true is None else of_true)
+
             why = self.without_sbo(text, span)
-            spans.append(FilledSpan(span, guess("mlm"), None if why else guess("sbo"), guess("mlm" if why else "both"), why))
+            spans.append(
+                FilledSpan(span, guess("mlm"), None if why else guess("sbo"), guess("mlm" if why else "both"), why)
+            )
             slot += span.length
         return FilledText(text, tuple(spans))
 
@@ -180,14 +201,16 @@ def predict(spec: ModelSpec, params: Any, batch: dict[str, jax.Array], top_k: in
     """Guesses at all slots, by head: "mlm", and if the model has an SBO head, "sbo" and "both".
 
     Args:
-      batch: as for spanbert.apply, and "targets" int [B, M], the true pieces (of MLM and SBO slot i alike).
+      batch: as for spanbert.apply, and "targets" int [B, M], the true tokens (of MLM and SBO slot i alike).
       top_k: k.
 
     Returns:
-      By head: ids int32 [B, M, k] of the likeliest pieces, their probabilities [B, M, k], and those of the targets [B, M].
+      By head: ids int32 [B, M, k] of the likeliest tokens, their probabilities [B, M, k], and those of the targets [B, M].
     """
     logits = spanbert.apply(spec, params, batch)
-    log_p = {name: jax.nn.log_softmax(of_head) for name, of_head in logits.items() if name in ("mlm", "sbo")}  # [B, M, V]; NSP fills nothing
+    log_p = {
+        name: jax.nn.log_softmax(of_head) for name, of_head in logits.items() if name in ("mlm", "sbo")
+    }  # [B, M, V]; NSP fills nothing
     if "sbo" in log_p:
         log_p["both"] = jax.nn.log_softmax((log_p["mlm"] + log_p["sbo"]) / 2)
 

@@ -1,10 +1,10 @@
 """Filled spans as JSON lines, an object a text:
 
-    {"text": marked text, "filled": the text with the first guess of both heads in its spans, "spans": [
-      {"start": index of the first hidden piece, "length": pieces, "true_text": as written or null, "true_pieces": [piece] or null,
-       "mlm": GUESS, "sbo": GUESS or null, "both": GUESS, "without_sbo": why sbo is null, or null}]}
-    GUESS: {"text": first guess, "top": for each piece [{"piece", "probability"}, likeliest first],
-            "true_probabilities": [of each true piece] or null}
+{"text": marked text, "filled": the text with the first guess of both heads in its spans, "spans": [
+  {"start": index of the first hidden token, "length": tokens, "true_text": as written or null, "true_tokens": [token] or null,
+   "mlm": GUESS, "sbo": GUESS or null, "both": GUESS, "without_sbo": why sbo is null, or null}]}
+GUESS: {"text": first guess, "top": for each token [{"token", "probability"}, likeliest first],
+        "true_probabilities": [of each true token] or null}
 """
 
 import json
@@ -32,14 +32,20 @@ def write_json_lines(path: Path, filled: Iterable[FilledText], tokenizer: Tokeni
 def as_json(filled: FilledText, tokenizer: Tokenizer) -> dict:
     """One object, as above."""
     fillings = [tokenizer.decode(span.both.ids[:, 0]) for span in filled.spans]
-    return {"text": filled.text.marked, "filled": filled.text.filled(fillings), "spans": [_span(span, tokenizer) for span in filled.spans]}
+    return {
+        "text": filled.text.marked,
+        "filled": filled.text.filled(fillings),
+        "spans": [_span(span, tokenizer) for span in filled.spans],
+    }
 
 
 def _span(filled: FilledSpan, tokenizer: Tokenizer) -> dict:
     span = filled.span
     return {
-        "start": span.start, "length": span.length,
-        "true_text": span.text, "true_pieces": None if span.true is None else [tokenizer.pieces[i] for i in span.true],
+        "start": span.start,
+        "length": span.length,
+        "true_text": span.text,
+        "true_tokens": None if span.true is None else [tokenizer.tokens[i] for i in span.true],
         **{head: _guess(getattr(filled, head), tokenizer) for head in ("mlm", "sbo", "both")},
         "without_sbo": filled.without_sbo or None,
     }
@@ -50,7 +56,9 @@ def _guess(guess: Guess | None, tokenizer: Tokenizer) -> dict | None:
         return None
     return {
         "text": tokenizer.decode(guess.ids[:, 0]),
-        "top": [[{"piece": tokenizer.pieces[i], "probability": float(p)} for i, p in zip(ids, probabilities)]
-                for ids, probabilities in zip(guess.ids, guess.probabilities)],
+        "top": [
+            [{"token": tokenizer.tokens[i], "probability": float(p)} for i, p in zip(ids, probabilities)]
+            for ids, probabilities in zip(guess.ids, guess.probabilities)
+        ],
         "true_probabilities": None if guess.of_true is None else guess.of_true.tolist(),
     }

@@ -25,14 +25,18 @@ def show_all(texts: list[FilledText], tokenizer: Tokenizer, excerpts: bool) -> G
 
 
 def show_filled(filled: FilledText, tokenizer: Tokenizer, excerpt: bool) -> Group:
-    """The text with the guess of both heads in each span, and a table of guesses, a line a hidden piece.
+    """The text with the guess of both heads in each span, and a table of guesses, a line a hidden token.
 
     excerpt: only the sentence around the first span that both heads speak of; the rest of the text was read by the model nonetheless.
     """
-    first, last, lead, tail = sentence(filled) if excerpt else (0, len(filled.spans) - 1, filled.text.parts[0], filled.text.parts[-1])
-    spans = filled.spans[first:last + 1]
-    parts = [lead, *filled.text.parts[first + 1:last + 1], tail]
-    return Group(sentence_text(parts, spans, tokenizer), Padding(table(spans, tokenizer), (0, 0, 0, 2)), *notes(spans), Text())
+    first, last, lead, tail = (
+        sentence(filled) if excerpt else (0, len(filled.spans) - 1, filled.text.parts[0], filled.text.parts[-1])
+    )
+    spans = filled.spans[first : last + 1]
+    parts = [lead, *filled.text.parts[first + 1 : last + 1], tail]
+    return Group(
+        sentence_text(parts, spans, tokenizer), Padding(table(spans, tokenizer), (0, 0, 0, 2)), *notes(spans), Text()
+    )
 
 
 def sentence(filled: FilledText) -> tuple[int, int, str, str]:
@@ -43,7 +47,12 @@ def sentence(filled: FilledText) -> tuple[int, int, str, str]:
         first -= 1
     while not (end := SENTENCE_END.search(parts[last + 1])) and last + 1 < len(filled.spans):
         last += 1
-    return first, last, parts[first][ends[-1].end() if ends else 0:], parts[last + 1][:end.end() if end else None].rstrip()
+    return (
+        first,
+        last,
+        parts[first][ends[-1].end() if ends else 0 :],
+        parts[last + 1][: end.end() if end else None].rstrip(),
+    )
 
 
 def sentence_text(parts: list[str], spans: Iterable[FilledSpan], tokenizer: Tokenizer) -> Text:
@@ -56,29 +65,31 @@ def sentence_text(parts: list[str], spans: Iterable[FilledSpan], tokenizer: Toke
 
 
 def table(spans: Iterable[FilledSpan], tokenizer: Tokenizer) -> Table:
-    """A line a hidden piece: what was there, and each head's likeliest pieces with their probabilities, the true one ticked."""
+    """A line a hidden token: what was there, and each head's likeliest tokens with their probabilities, the true one ticked."""
     spans = list(spans)
     known = any(span.span.true is not None for span in spans)
     result = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in ("span", *(["true"] if known else []), *HEADS.values()):
         result.add_column(name, justify="right" if name == "span" else "left", overflow="fold")
     for number, span in enumerate(spans, 1):
-        for piece in range(span.span.length):
-            true = span.span.true[piece] if span.span.true else None
-            cells = [Text(str(number) if piece == 0 else "")]
-            cells += [Text("-" if true is None else tokenizer.pieces[true])] if known else []
-            cells += [guessed(getattr(span, head), piece, true, tokenizer) for head in HEADS]
+        for token in range(span.span.length):
+            true = span.span.true[token] if span.span.true else None
+            cells = [Text(str(number) if token == 0 else "")]
+            cells += [Text("-" if true is None else tokenizer.tokens[true])] if known else []
+            cells += [guessed(getattr(span, head), token, true, tokenizer) for head in HEADS]
             result.add_row(*cells)
     return result
 
 
-def guessed(guess: Guess | None, piece: int, true: int | None, tokenizer: Tokenizer) -> Text:
-    """One cell: "piece probability" of the likeliest ones, and a tick behind the true one."""
+def guessed(guess: Guess | None, token: int, true: int | None, tokenizer: Tokenizer) -> Text:
+    """One cell: "token probability" of the likeliest ones, and a tick behind the true one."""
     if guess is None:
         return Text("-")
     told = []
-    for one, probability in zip(guess.ids[piece].tolist(), guess.probabilities[piece]):
-        told.append(Text(f"{tokenizer.pieces[one]} {probability:.2f}" + " ✓" * (one == true), RIGHT if one == true else ""))
+    for one, probability in zip(guess.ids[token].tolist(), guess.probabilities[token]):
+        told.append(
+            Text(f"{tokenizer.tokens[one]} {probability:.2f}" + " ✓" * (one == true), RIGHT if one == true else "")
+        )
     return Text("\n" if sum(map(len, told)) > CELL else "  ").join(told)
 
 
@@ -97,12 +108,17 @@ def notes(spans: Iterable[FilledSpan]) -> list[RenderableType]:
 
 
 def score(filled: Iterable[FilledText]) -> Text:
-    """One line: how many of the known hidden pieces of all texts each head put first, and how likely it found them."""
+    """One line: how many of the known hidden tokens of all texts each head put first, and how likely it found them."""
     told = []
     for head, title in HEADS.items():
-        pairs = [(getattr(span, head), span.span.true) for text in filled for span in text.spans if span.span.true and getattr(span, head)]
+        pairs = [
+            (getattr(span, head), span.span.true)
+            for text in filled
+            for span in text.spans
+            if span.span.true and getattr(span, head)
+        ]
         if pairs:
             right = sum(int(np.sum(guess.ids[:, 0] == true)) for guess, true in pairs)
             nats = -np.log(np.concatenate([guess.of_true for guess, _ in pairs]))
-            told.append(f"{title} {right} of {len(nats)} right, {nats.mean():.2f} nats a piece")
-    return Text("all hidden pieces together: " + "; ".join(told) if told else "")
+            told.append(f"{title} {right} of {len(nats)} right, {nats.mean():.2f} nats a token")
+    return Text("all hidden tokens together: " + "; ".join(told) if told else "")

@@ -25,8 +25,14 @@ class Checkpoints:
 
         read_only: touch nothing, not even what looks like the remains of a killed run: it may be a run that is saving.
         """
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, keep_period=keep_every or None, step_prefix="step",
-                                               cleanup_tmp_directories=not read_only, create=not read_only, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last,
+            keep_period=keep_every or None,
+            step_prefix="step",
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            enable_async_checkpointing=True,
+        )
         self._folder = folder
         handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
@@ -43,7 +49,9 @@ class Checkpoints:
         """Copies the state off the devices and returns; writing goes on behind. A step already saved is left as it is."""
         if step in self._manager.all_steps():
             return
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
+        self._manager.save(
+            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+        )
 
     def record(self, step: int) -> dict:
         """What was recorded beside the state of that step. Raises InputError when it is damaged, as do the other readers."""
@@ -71,8 +79,10 @@ class Checkpoints:
             tree = self._manager.item_metadata(step)["state"].tree
             tree = tree if part is None else {part: tree[part]}
             like = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            state = checkpointer.restore(self._folder.absolute() / f"step_{step}" / "state",
-                                         args=ocp.args.PyTreeRestore(item=tree, restore_args=like, partial_restore=part is not None))
+            state = checkpointer.restore(
+                self._folder.absolute() / f"step_{step}" / "state",
+                args=ocp.args.PyTreeRestore(item=tree, restore_args=like, partial_restore=part is not None),
+            )
         return state if part is None else state[part]
 
     @contextlib.contextmanager
@@ -81,21 +91,30 @@ class Checkpoints:
             yield
         except InputError:
             raise
-        except Exception as error:  # of missing, cut or changed files orbax makes errors of many types, a bare Exception among them
+        except (
+            Exception
+        ) as error:  # of missing, cut or changed files orbax makes errors of many types, a bare Exception among them
             said = str(error).strip().partition("\n")[0][:200]
-            raise InputError(f"checkpoint {self._folder}/step_{step} is damaged ({type(error).__name__}: {said}); remove that folder to use "
-                             "the checkpoint before it") from error
+            raise InputError(
+                f"checkpoint {self._folder}/step_{step} is damaged ({type(error).__name__}: {said}); remove that folder to use "
+                "the checkpoint before it"
+            ) from error
 
     def _check_shapes(self, step: int, like: Any) -> None:
         saved = jax.tree_util.tree_leaves_with_path(self._manager.item_metadata(step)["state"].tree)
         saved = {param_path(path): tuple(leaf.shape) for path, leaf in saved if hasattr(leaf, "shape")}
-        wanted = {param_path(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(like)
-                  if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
+        wanted = {
+            param_path(path): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(like)
+            if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        }
         wrong = [name for name in wanted if saved.get(name) != wanted[name]]
         if wrong:
             name = wrong[0]
-            raise InputError(f"checkpoint {self._folder}/step_{step} is of a different model: {name} is {saved.get(name, 'absent')} there, "
-                             f"{wanted[name]} in this config" + (f"; {len(wrong) - 1} more differ" if len(wrong) > 1 else ""))
+            raise InputError(
+                f"checkpoint {self._folder}/step_{step} is of a different model: {name} is {saved.get(name, 'absent')} there, "
+                f"{wanted[name]} in this config" + (f"; {len(wrong) - 1} more differ" if len(wrong) > 1 else "")
+            )
 
     def wait(self) -> None:
         """Until all that was saved is on disk."""

@@ -34,7 +34,11 @@ def compiled(config, program: Program, slots: int, tell: Callable[[str], None]) 
       DoesNotFit: they need more memory than a device has.
     """
     began = time.perf_counter()
-    train = _fitting(lambda: program.train_step.lower(program.state, batch_shapes(config, program.mesh, slots, config.batch_size)).compile())
+    train = _fitting(
+        lambda: program.train_step.lower(
+            program.state, batch_shapes(config, program.mesh, slots, config.batch_size)
+        ).compile()
+    )
     evaluate = None
     if config.eval.every:
         batch = batch_shapes(config, program.mesh, slots, config.eval.batch_size)
@@ -63,12 +67,19 @@ def memory_of_device() -> int | None:
 
 
 def _advice(said: str) -> str:
-    return (f"the step does not fit the devices' memory ({said}): raise accumulation, mesh fsdp or tensor, or give model.remat=full; "
-            "scripts/plan.py --search finds what fits")
+    return (
+        f"the step does not fit the devices' memory ({said}): raise accumulation, mesh fsdp or tensor, or give model.remat=full; "
+        "scripts/plan.py --search finds what fits"
+    )
 
 
 def peak_bytes(step) -> int:
     """Memory that a compiled step needs on one device at its peak: arguments, results that are not written over them, and temporaries."""
     sizes = step.memory_analysis()
-    return (sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-            + sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes)
+    return (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
+        + sizes.generated_code_size_in_bytes
+    )

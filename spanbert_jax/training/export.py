@@ -14,7 +14,7 @@ from spanbert_jax.interop import huggingface, stablehlo
 from spanbert_jax.interop.model_card import model_card
 from spanbert_jax.interop.original import export_original
 from spanbert_jax.training.metrics import read_metrics
-from spanbert_jax.training.restore import restore_run, resolve_step
+from spanbert_jax.training.restore import resolve_step, restore_run
 
 FORMATS = ("huggingface", "original", "stablehlo")
 

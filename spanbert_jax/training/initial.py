@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from spanbert_jax.data.tokenizer import Tokenizer, read_pieces
+from spanbert_jax.data.tokenizer import Tokenizer, read_tokens
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import model_fields
 from spanbert_jax.interop.names import Weights, to_theirs
@@ -23,9 +23,9 @@ class Initial:
     """Weights that fit a config."""
 
     path: str
-    params: Weights       # ours, by path, float32; some heads may not be among them
-    missing: list[str]    # heads that start afresh
-    fingerprint: str      # of params
+    params: Weights  # ours, by path, float32; some heads may not be among them
+    missing: list[str]  # heads that start afresh
+    fingerprint: str  # of params
 
     def told(self) -> str:
         """A line for a person."""
@@ -45,18 +45,24 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     if not path:
         return None
     weights, model, vocabulary = (_of_run if (Path(path) / "checkpoints").is_dir() else _of_files)(path)
-    if vocabulary is not None and read_pieces(str(vocabulary)) != tokenizer.pieces:
-        raise InputError(f"{path}: its vocabulary is not that of data.vocab {config.data.vocab}: give --config.data.vocab={vocabulary}")
+    if vocabulary is not None and read_tokens(str(vocabulary)) != tokenizer.tokens:
+        raise InputError(
+            f"{path}: its vocabulary is not that of data.vocab {config.data.vocab}: give --config.data.vocab={vocabulary}"
+        )
     # All that a config.json tells at once; two of these no tensor's shape would show.
     keys = ("layers", "width", "heads", "mlp_width", "max_positions", "norm_eps") if model else ()
     ours = config.model
-    differing = [f"model.{key} is {model[key]} there, {ours[key]} in this config" for key in keys if model[key] != ours[key]]
+    differing = [
+        f"model.{key} is {model[key]} there, {ours[key]} in this config" for key in keys if model[key] != ours[key]
+    ]
     if differing:
         raise InputError(f"{path}: {'; '.join(differing)}")
     params, missing = to_params(weights, shapes_of(config, tokenizer), path)
     initial = Initial(path, params, missing, fingerprint(params))
     if config.init.fingerprint not in ("", initial.fingerprint):
-        raise InputError(f"{path}: its weights are {initial.fingerprint}, init.fingerprint wants {config.init.fingerprint}")
+        raise InputError(
+            f"{path}: its weights are {initial.fingerprint}, init.fingerprint wants {config.init.fingerprint}"
+        )
     return initial
 
 
@@ -91,8 +97,13 @@ def shapes_of(config, tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
 
 def with_params(state, params: Weights):
     """The train state with the parameters of these paths in place of its own, laid out as those were."""
+
     def replaced(path, leaf):
         array = params.get(param_path(path))
-        return leaf if array is None else jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
+        return (
+            leaf
+            if array is None
+            else jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
+        )
 
     return state.replace(params=jax.tree_util.tree_map_with_path(replaced, state.params))

@@ -8,7 +8,11 @@ import jax
 def memory_in_use() -> dict[str, int]:
     """Bytes: "host_memory_bytes", resident; where devices have memory of their own, "device_memory_bytes" and "device_memory_peak_bytes" of the fullest."""
     status = Path("/proc/self/status")  # of Linux
-    resident = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS")] if status.exists() else []
+    resident = (
+        [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+        if status.exists()
+        else []
+    )
     of_devices = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
     told = {"host_memory_bytes": int(resident[0]) * 1024} if resident else {}
     for name, key in (("device_memory_bytes", "bytes_in_use"), ("device_memory_peak_bytes", "peak_bytes_in_use")):

@@ -54,7 +54,9 @@ class MetricsWriter:
         first, began = self._start
         eta = (time.perf_counter() - began) / max(step - first, 1) * (self._total_steps - step)
         parts = [f"step {step:,}/{self._total_steps:,}", f"loss {metrics['loss']:.3f}"]
-        parts += [f"{name} {metrics[f'{name}_loss']:.3f}" for name in ("mlm", "sbo", "nsp") if f"{name}_loss" in metrics]
+        parts += [
+            f"{name} {metrics[f'{name}_loss']:.3f}" for name in ("mlm", "sbo", "nsp") if f"{name}_loss" in metrics
+        ]
         parts += [f"lr {metrics['learning_rate']:.1e}", f"{metrics['tokens_per_second']:,.0f} tokens/s"]
         if metrics.get("mfu") is not None:
             parts.append(f"mfu {metrics['mfu']:.0%}")

@@ -25,8 +25,12 @@ def learning_rate(optimizer, total_steps: int) -> Schedule:
 
     def rate(n):
         n = jnp.asarray(n, jnp.float32)
-        left = jnp.clip((total_steps - n) / (total_steps - warmup), 0.0, 1.0)  # 1 at the end of warm-up, 1 / decay steps at the last update
-        down = {"linear": left, "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left), "constant": jnp.ones_like(left)}[optimizer.schedule]
+        left = jnp.clip(
+            (total_steps - n) / (total_steps - warmup), 0.0, 1.0
+        )  # 1 at the end of warm-up, 1 / decay steps at the last update
+        down = {"linear": left, "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left), "constant": jnp.ones_like(left)}[
+            optimizer.schedule
+        ]
         return peak * jnp.where(n < warmup, (n + 1) / max(warmup, 1), down)
 
     return rate
@@ -38,6 +42,7 @@ def original_learning_rate(peak: float, warmup: int, total_steps: int, updates_p
     Linear up to the peak at n = warmup, then peak * (1 - n / total_steps): it falls from step 0 on, so it jumps after warm-up. Quirk 11: the
     very first update, and the first of each epoch, use the peak.
     """
+
     def rate(n):
         n = jnp.asarray(n, jnp.float32)
         regular = peak * jnp.where(n <= warmup, n / max(warmup, 1), 1 - n / total_steps)
@@ -54,6 +59,7 @@ def decays(path, _) -> bool:
 
 def make_optimizer(optimizer, total_steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, Adam with bias correction, decoupled weight decay (Loshchilov and Hutter 2019), schedule."""
+
     def decay_mask(params):
         return jax.tree_util.tree_map_with_path(lambda *leaf: optimizer.decay_biases_and_norms or decays(*leaf), params)
 
@@ -73,9 +79,12 @@ def kept_in_bfloat16(adam: optax.GradientTransformation) -> optax.GradientTransf
     They are rounded up or down at random, by how near either is: rounded to the nearest, an average that moves by a thousandth of itself
     (beta2 = 0.999) would never move, since bfloat16 has 8 bits. The random bits are a hash of update, parameter and element: the same on any mesh.
     """
+
     def rounded(moments, seed):
         leaves, tree = jax.tree.flatten(moments)
-        return jax.tree.unflatten(tree, [stochastically_rounded(leaf, fold_in(seed, number)) for number, leaf in enumerate(leaves)])
+        return jax.tree.unflatten(
+            tree, [stochastically_rounded(leaf, fold_in(seed, number)) for number, leaf in enumerate(leaves)]
+        )
 
     def init(params):
         state = adam.init(params)

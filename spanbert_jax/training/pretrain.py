@@ -47,15 +47,25 @@ def pretrain(config, workdir: Path) -> int:
             check_shared(workdir)
             mixture = open_corpus(config, tokenizer, workdir, tell)
             program = build_program(config, mesh, tokenizer.vocab_size, slots_of(config))
-        record = {"config": config_lib.to_json(config), "vocabulary": tokenizer.fingerprint, "store": mixture.fingerprint}
+        record = {
+            "config": config_lib.to_json(config),
+            "vocabulary": tokenizer.fingerprint,
+            "store": mixture.fingerprint,
+        }
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
         with agreed():
             step = checkpoints.latest()
-            check_resumable(checkpoints, step, program, record)  # before what takes long, and before anything is written
+            check_resumable(
+                checkpoints, step, program, record
+            )  # before what takes long, and before anything is written
             feed = Feed(config, mixture, tokenizer)
         steps = compiled(config, program, slots_of(config), tell)
         with agreed():
-            state = fresh_state(config, program, mixture, initial) if step is None else checkpoints.restore(step, program.state)
+            state = (
+                fresh_state(config, program, mixture, initial)
+                if step is None
+                else checkpoints.restore(step, program.state)
+            )
         del initial  # as large as the model, and of no more use
         with agreed():
             if is_first():
@@ -72,7 +82,11 @@ def tell(line: str) -> None:
 
 def standing(workdir: Path) -> str:
     """Where a run stands that must break off."""
-    steps = sorted(int(folder.name.removeprefix("step_")) for folder in (workdir / "checkpoints").glob("step_*") if folder.name[5:].isdigit())
+    steps = sorted(
+        int(folder.name.removeprefix("step_"))
+        for folder in (workdir / "checkpoints").glob("step_*")
+        if folder.name[5:].isdigit()
+    )
     return f"The newest checkpoint is of step {steps[-1]:,}" if steps else "There is no checkpoint yet"
 
 
@@ -80,7 +94,7 @@ def output_bias(config, mixture: Mixture) -> np.ndarray | None:
     """float32 [V] that the heads' biases start from: log-frequencies of the training text, or None for zeros."""
     if config.model.output_bias == "zeros":
         return None
-    counts = mixture.piece_counts("train") + 1.0  # every piece may occur
+    counts = mixture.token_counts("train") + 1.0  # every token may occur
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
@@ -91,7 +105,9 @@ def fresh_state(config, program: Program, mixture: Mixture, initial: Initial | N
       InputError: config.init wants weights and does not say where they are.
     """
     if initial is None and config.init.fingerprint:
-        raise InputError("init.fingerprint is given without init.path, and there is no checkpoint yet: say where those weights are")
+        raise InputError(
+            "init.fingerprint is given without init.path, and there is no checkpoint yet: say where those weights are"
+        )
     state = program.init(output_bias(config, mixture))
     if initial is None:
         return state
@@ -109,7 +125,11 @@ def check_resumable(checkpoints: Checkpoints, step: int | None, program: Program
         return
     saved = checkpoints.record(step)
     changed = config_lib.differences(config_lib.from_json(saved["config"]), config_lib.from_json(record["config"]))
-    changed += [f"{what}: {saved[what][:12]} in the run, {record[what][:12]} now" for what in ("vocabulary", "store") if saved[what] != record[what]]
+    changed += [
+        f"{what}: {saved[what][:12]} in the run, {record[what][:12]} now"
+        for what in ("vocabulary", "store")
+        if saved[what] != record[what]
+    ]
     if changed:
         raise InputError(f"the checkpoint of step {step} is of a run that differs in\n  " + "\n  ".join(changed))
     checkpoints.check(step, program.state)

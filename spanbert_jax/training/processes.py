@@ -19,7 +19,9 @@ from jax._src import distributed  # its client has no public door; orbax comes i
 from spanbert_jax.errors import Diverged, InputError
 from spanbert_jax.training.watch import watching
 
-PATIENCE = 24 * 3600  # seconds to wait for the others to do their part, such as tokenising; one that dies is noticed long before
+PATIENCE = (
+    24 * 3600
+)  # seconds to wait for the others to do their part, such as tokenising; one that dies is noticed long before
 CONNECTING = 300  # seconds for all processes to be there
 HEARTBEAT = 100  # seconds after which a process that says nothing is taken for dead
 
@@ -39,15 +41,19 @@ def join(mode: str, coordinator: str | None, processes: int | None, process: int
     given = (coordinator, processes, process)
     if any(value is not None for value in given):
         if None in given or not 0 <= process < processes or ":" not in coordinator:
-            raise InputError("--coordinator=HOST:PORT, --processes=N and --process=I (from 0 to N - 1) go together, in each of the N processes")
+            raise InputError(
+                "--coordinator=HOST:PORT, --processes=N and --process=I (from 0 to N - 1) go together, in each of the N processes"
+            )
     elif mode == "off" or not started_together():
         return
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         jax.distributed.initialize(*given, initialization_timeout=CONNECTING, heartbeat_timeout_seconds=HEARTBEAT)
     except Exception as error:  # of many types, by what went wrong
-        raise InputError(f"the processes of this run do not find each other ({str(error).splitlines()[0][:200]}): start all of them, with one "
-                         "coordinator that each can reach, or give --distributed=off") from None
+        raise InputError(
+            f"the processes of this run do not find each other ({str(error).splitlines()[0][:200]}): start all of them, with one "
+            "coordinator that each can reach, or give --distributed=off"
+        ) from None
 
 
 def started_together() -> bool:
@@ -57,7 +63,9 @@ def started_together() -> bool:
     if int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
         return True
     on_tpu = importlib.util.find_spec("libtpu") and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
-    return bool(on_tpu) and os.environ.get("JAX_PLATFORMS", "") in ("", "tpu") and "TPU_SKIP_MDS_QUERY" not in os.environ
+    return (
+        bool(on_tpu) and os.environ.get("JAX_PLATFORMS", "") in ("", "tpu") and "TPU_SKIP_MDS_QUERY" not in os.environ
+    )
 
 
 def is_first() -> bool:
@@ -95,9 +103,13 @@ def agreed(same: str = "") -> Iterator[None]:
     problems = {process: problem for process, (problem, _) in sorted(told.items()) if problem}
     if problems:
         first = min(problems)
-        raise InputError(problems[first] if len(problems) == len(told) else f"process {first} of {len(told)}: {problems[first]}")
+        raise InputError(
+            problems[first] if len(problems) == len(told) else f"process {first} of {len(told)}: {problems[first]}"
+        )
     if other := [process for process, (_, text) in sorted(told.items()) if text != told[0][1]]:
-        raise InputError(f"process {other[0]} of {len(told)} was started with another config than process 0: give all the same flags")
+        raise InputError(
+            f"process {other[0]} of {len(told)} was started with another config than process 0: give all the same flags"
+        )
 
 
 @contextlib.contextmanager
@@ -111,8 +123,10 @@ def ending_together(progress) -> Iterator[None]:
         return
 
     def gone(how: str = "") -> None:
-        _end(f"process {jax.process_index()}: another process of this run is gone{how}. {progress()}: start all processes again, and they go on from "
-             "there")
+        _end(
+            f"process {jax.process_index()}: another process of this run is gone{how}. {progress()}: start all processes again, and they go on from "
+            "there"
+        )
 
     with watching(alarm=gone):
         try:
@@ -120,7 +134,9 @@ def ending_together(progress) -> Iterator[None]:
         except (InputError, Diverged, SystemExit):  # all processes raise these, at the same place
             raise
         except jax.errors.JaxRuntimeError as error:
-            gone(f", it seems, since a program of all devices failed ({str(error).strip().partition(chr(10))[0][:300]})")
+            gone(
+                f", it seems, since a program of all devices failed ({str(error).strip().partition(chr(10))[0][:300]})"
+            )
         except BaseException:
             _end(traceback.format_exc())
 

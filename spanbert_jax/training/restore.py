@@ -49,7 +49,9 @@ def resolve_step(workdir: Path, step: int | None) -> int:
     if not steps:
         raise InputError(f"workdir {workdir} has no checkpoint yet")
     if step is not None and step not in steps:
-        raise InputError(f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}")
+        raise InputError(
+            f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}"
+        )
     return steps[-1] if step is None else step
 
 

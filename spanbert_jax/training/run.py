@@ -26,14 +26,18 @@ from spanbert_jax.training.stop import StopSignal
 class Run:
     """One process's share of a run."""
 
-    def __init__(self, config, workdir: Path, program: Program, steps: Steps, feed: Feed, record: dict, checkpoints: Checkpoints):
+    def __init__(
+        self, config, workdir: Path, program: Program, steps: Steps, feed: Feed, record: dict, checkpoints: Checkpoints
+    ):
         self.config, self.workdir, self.program, self.steps, self.feed = config, workdir, program, steps, feed
         self.record, self.checkpoints = record, checkpoints
         self.writer = None
         devices = program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
-        self.entropy = unigram_entropy(sum(rows.split.piece_counts for rows in feed.valid.values())) if config.eval.every else None
+        self.entropy = (
+            unigram_entropy(sum(rows.split.token_counts for rows in feed.valid.values())) if config.eval.every else None
+        )
         self.throughput = Throughput()
 
     def train(self, state) -> int:
@@ -48,8 +52,13 @@ class Run:
             if not code and start < total:
                 done, code = self.update(state, start, stop)
             self.checkpoints.close()
-        self.writer.tell(f"stopped by a signal at step {done:,}; the same command resumes" if code else
-                         f"done: {done:,} steps in {self.workdir}" if start < total or missing else f"done before: {done:,} steps in {self.workdir}")
+        self.writer.tell(
+            f"stopped by a signal at step {done:,}; the same command resumes"
+            if code
+            else f"done: {done:,} steps in {self.workdir}"
+            if start < total or missing
+            else f"done before: {done:,} steps in {self.workdir}"
+        )
         self.writer.close()
         return code
 
@@ -61,9 +70,13 @@ class Run:
         profile = Profile(config.profile, self.workdir, start)
         self.throughput.restart()
         for done, batch in zip(range(start + 1, config.total_steps + 1), batches):
-            with jax.transfer_guard("disallow"):  # but for what says that it is one: a transfer nobody thought of would stop the devices
+            with jax.transfer_guard(
+                "disallow"
+            ):  # but for what says that it is one: a transfer nobody thought of would stop the devices
                 with profile.before(done):
-                    state, metrics = self.steps.train(state, sharding.put_batch(self.program.mesh, batch, config.batch_size))
+                    state, metrics = self.steps.train(
+                        state, sharding.put_batch(self.program.mesh, batch, config.batch_size)
+                    )
                 self.report(pending)
             pending = (done, metrics)
             if recorded := profile.after(done, metrics):
@@ -93,21 +106,28 @@ class Run:
         program = self.program
         axes = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items())
         devices, processes = program.mesh.devices, jax.process_count()
-        return "\n".join([
-            parameter_table(program.state.params, jax.tree.map(lambda leaf: leaf.sharding, program.state.params)),
-            f"{devices.size} x {devices.flat[0].device_kind}{f' of {processes} processes' if processes > 1 else ''}, mesh {axes}, "
-            f"activations in {program.spec.dtype.name}, attention {program.spec.attention}",
-            *self.corpora(),
-            f"resuming from the checkpoint of step {start:,}" if start
-            else f"starting from {self.config.init.path}" if self.config.init.path else "starting afresh",
-        ])
+        return "\n".join(
+            [
+                parameter_table(program.state.params, jax.tree.map(lambda leaf: leaf.sharding, program.state.params)),
+                f"{devices.size} x {devices.flat[0].device_kind}{f' of {processes} processes' if processes > 1 else ''}, mesh {axes}, "
+                f"activations in {program.spec.dtype.name}, attention {program.spec.attention}",
+                *self.corpora(),
+                f"resuming from the checkpoint of step {start:,}"
+                if start
+                else f"starting from {self.config.init.path}"
+                if self.config.init.path
+                else "starting afresh",
+            ]
+        )
 
     def corpora(self) -> list[str]:
         """A line on each store."""
         drawn = self.feed.rows_drawn(self.config.total_steps)
-        return [f"{'' if len(drawn) == 1 else name + ': '}{rows.split.num_tokens:,} pieces in {rows.num_rows:,} rows, "
-                f"{rows.padding_fraction:.1%} padding; {drawn[name] / rows.num_rows:.1f} epochs"
-                for name, rows in zip(self.feed.names, self.feed.train.parts)]
+        return [
+            f"{'' if len(drawn) == 1 else name + ': '}{rows.split.num_tokens:,} tokens in {rows.num_rows:,} rows, "
+            f"{rows.padding_fraction:.1%} padding; {drawn[name] / rows.num_rows:.1f} epochs"
+            for name, rows in zip(self.feed.names, self.feed.train.parts)
+        ]
 
     def due(self, done: int) -> bool:
         """Whether something but the next update follows this one."""
@@ -121,7 +141,11 @@ class Run:
     def evaluation_missing(self, start: int) -> bool:
         """Whether the state that this run starts from was to be evaluated and was not, as the first process sees it."""
         lines = read_metrics(self.workdir) if is_first() and self.evaluation_due(start) else []
-        missing = is_first() and self.evaluation_due(start) and not any(line["step"] == start and "eval/unigram_entropy" in line for line in lines)
+        missing = (
+            is_first()
+            and self.evaluation_due(start)
+            and not any(line["step"] == start and "eval/unigram_entropy" in line for line in lines)
+        )
         return bool(jax.device_get(sharding.highest_on(self.program.mesh)(int(missing))))
 
     def report(self, pending) -> None:
@@ -138,13 +162,18 @@ class Run:
         if not np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all():
             self.checkpoints.wait()
             good = self.checkpoints.latest()
-            raise Diverged(f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; " + (
-                f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet")
-                + f" in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32")
+            raise Diverged(
+                f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; "
+                + (f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet")
+                + f" in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32"
+            )
         if step % self.config.log_every == 0 or step == self.config.total_steps:
             tokens_per_second, steps_per_second = self.throughput.rates()
-            metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second,
-                        "mfu": steps_per_second * self.program.flops_per_step / self.peak if self.peak else None} | memory_in_use()
+            metrics |= {
+                "tokens_per_second": tokens_per_second,
+                "steps_per_second": steps_per_second,
+                "mfu": steps_per_second * self.program.flops_per_step / self.peak if self.peak else None,
+            } | memory_in_use()
             if len(self.feed.names) > 1:
                 metrics |= {f"rows/{name}": rows for name, rows in self.feed.rows_drawn(step).items()}
             self.writer.write(step, metrics)
@@ -161,22 +190,34 @@ class Run:
         for name in self.feed.names:
             totals = None
             for batch in self.feed.held_out(name, self.rows(self.config.eval.batch_size)):
-                of_batch = self.steps.evaluate(state.params, sharding.put_batch(self.program.mesh, batch, self.config.eval.batch_size))
+                of_batch = self.steps.evaluate(
+                    state.params, sharding.put_batch(self.program.mesh, batch, self.config.eval.batch_size)
+                )
                 totals = of_batch if totals is None else jax.tree.map(jnp.add, totals, of_batch)
                 if code := stop.poll():
                     return code
             sums[name] = {key: value.item() for key, value in jax.device_get(totals).items()}
-        metrics = eval_averages({key: sum(of_store[key] for of_store in sums.values()) for key in sums[self.feed.names[0]]})
+        metrics = eval_averages(
+            {key: sum(of_store[key] for of_store in sums.values()) for key in sums[self.feed.names[0]]}
+        )
         metrics["unigram_entropy"] = self.entropy
-        each = {f"eval/{name}/{key}": value for name, of_store in sums.items() for key, value in eval_averages(of_store).items()}
-        self.writer.write(step, {f"eval/{name}": value for name, value in metrics.items()} | (each if len(sums) > 1 else {}))
-        told = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count"))
+        each = {
+            f"eval/{name}/{key}": value
+            for name, of_store in sums.items()
+            for key, value in eval_averages(of_store).items()
+        }
+        self.writer.write(
+            step, {f"eval/{name}": value for name, value in metrics.items()} | (each if len(sums) > 1 else {})
+        )
+        told = "  ".join(
+            f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count")
+        )
         self.writer.tell(f"step {step:,} held-out text: {told}")
         return 0
 
 
 def unigram_entropy(counts: np.ndarray) -> float:
-    """Nats a piece that knowing only frequencies costs, of counts [V]: what a model must beat to have learned from context."""
+    """Nats a token that knowing only frequencies costs, of counts [V]: what a model must beat to have learned from context."""
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log(share)).sum())
 

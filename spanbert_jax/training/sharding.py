@@ -13,30 +13,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from spanbert_jax.errors import InputError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
-TABLE_AXES = ("fsdp", "tensor")  # of the width of an embedding table, so that tables of any number of rows can be sharded
+TABLE_AXES = (
+    "fsdp",
+    "tensor",
+)  # of the width of an embedding table, so that tables of any number of rows can be sharded
 
 # Path of a parameter (whole) -> its layout. Leading None of layers/...: the stack of layers.
 RULES = (
-    (r"encoder/embeddings/(word|position|token_type)", P(None, TABLE_AXES)),      # [V, D], [P, D], [2, D]
+    (r"encoder/embeddings/(word|position|token_type)", P(None, TABLE_AXES)),  # [V, D], [P, D], [2, D]
     (r"encoder/layers/attention/(query|key|value)/kernel", P(None, "fsdp", "tensor", None)),  # [layers, D, H, K]
-    (r"encoder/layers/attention/(query|key|value)/bias", P(None, "tensor", None)),            # [layers, H, K]
-    (r"encoder/layers/attention/output/kernel", P(None, "tensor", None, "fsdp")),             # [layers, H, K, D]
-    (r"encoder/layers/mlp/hidden/kernel", P(None, "fsdp", "tensor")),             # [layers, D, F]
-    (r"encoder/layers/mlp/hidden/bias", P(None, "tensor")),                       # [layers, F]
-    (r"encoder/layers/mlp/output/kernel", P(None, "tensor", "fsdp")),             # [layers, F, D]
-    (r"encoder/layers/(attention|mlp)/output/bias", P()),                         # [layers, D]
+    (r"encoder/layers/attention/(query|key|value)/bias", P(None, "tensor", None)),  # [layers, H, K]
+    (r"encoder/layers/attention/output/kernel", P(None, "tensor", None, "fsdp")),  # [layers, H, K, D]
+    (r"encoder/layers/mlp/hidden/kernel", P(None, "fsdp", "tensor")),  # [layers, D, F]
+    (r"encoder/layers/mlp/hidden/bias", P(None, "tensor")),  # [layers, F]
+    (r"encoder/layers/mlp/output/kernel", P(None, "tensor", "fsdp")),  # [layers, F, D]
+    (r"encoder/layers/(attention|mlp)/output/bias", P()),  # [layers, D]
     (r"(encoder/embeddings/norm|encoder/layers/(attention|mlp)/norm|mlm/norm|sbo/norm[12])/(scale|bias)", P()),
-    (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/kernel", P(None, "fsdp")),       # [D or 2D + P, D]
-    (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/bias", P()),                     # [D]
-    (r"sbo/positions", P()),                                                      # [T, P]
-    (r"nsp/output/kernel|nsp/output/bias", P()),                                  # [D, 2], [2]
-    (r"(mlm|sbo)/bias", P()),                                                     # [V]
+    (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/kernel", P(None, "fsdp")),  # [D or 2D + P, D]
+    (r"(mlm/transform|sbo/linear[12]|nsp/pooler)/bias", P()),  # [D]
+    (r"sbo/positions", P()),  # [T, P]
+    (r"nsp/output/kernel|nsp/output/bias", P()),  # [D, 2], [2]
+    (r"(mlm|sbo)/bias", P()),  # [V]
 )
 
 # Dimension letter -> axes; other letters: not sharded. "bLt" is an embedding as it comes out of its table, "Vd" that table laid out like a
@@ -60,11 +64,15 @@ def mesh_shape(mesh_config, devices: int) -> tuple[int, ...]:
     if -1 in shape:
         others = -math.prod(shape)
         if devices % others:
-            raise InputError(f"mesh {said}: {devices} devices do not divide by {others}, the product of the sizes beside -1")
+            raise InputError(
+                f"mesh {said}: {devices} devices do not divide by {others}, the product of the sizes beside -1"
+            )
         shape[shape.index(-1)] = devices // others
     if math.prod(shape) != devices:
-        raise InputError(f"mesh {said} is for {math.prod(shape)} devices, but there are {devices}: "
-                         "make their product the number of devices, or one of them -1")
+        raise InputError(
+            f"mesh {said} is for {math.prod(shape)} devices, but there are {devices}: "
+            "make their product the number of devices, or one of them -1"
+        )
     return tuple(shape)
 
 
@@ -80,8 +88,10 @@ def make_mesh(mesh_config, devices) -> Mesh:
     data, *inner = mesh_shape(mesh_config, len(devices))
     slices = slices_of(devices, mesh_config.slices)
     if data % len(slices):
-        raise InputError(f"mesh data={data} must be a multiple of the {len(slices)} slices that the devices are in, which no other axis crosses; "
-                         "mesh.slices=1 takes them for one")
+        raise InputError(
+            f"mesh data={data} must be a multiple of the {len(slices)} slices that the devices are in, which no other axis crosses; "
+            "mesh.slices=1 takes them for one"
+        )
     types = (AxisType.Auto,) * len(AXES)
     shape = (data // len(slices), *inner)
     parts = [mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices]
@@ -101,7 +111,7 @@ def slices_of(devices, number: int) -> list[list]:
     if number < 0 or len(devices) % number:
         raise InputError(f"mesh.slices {number} does not divide the {len(devices)} devices")
     size = len(devices) // number
-    return [list(devices[start:start + size]) for start in range(0, len(devices), size)]
+    return [list(devices[start : start + size]) for start in range(0, len(devices), size)]
 
 
 def validate(config, size: Mapping[str, int]) -> list[str]:
@@ -109,7 +119,12 @@ def validate(config, size: Mapping[str, int]) -> list[str]:
     rows, table = (math.prod(size[axis] for axis in axes) for axes in (BATCH_AXES, TABLE_AXES))
     micro = config.batch_size // config.accumulation
     demands = (
-        (micro, rows, f"batch_size / accumulation = {config.batch_size} / {config.accumulation} = {micro} rows", "data x fsdp"),
+        (
+            micro,
+            rows,
+            f"batch_size / accumulation = {config.batch_size} / {config.accumulation} = {micro} rows",
+            "data x fsdp",
+        ),
         (config.eval.batch_size, rows, f"eval.batch_size {config.eval.batch_size}", "data x fsdp"),
         (config.model.width, table, f"model.width {config.model.width}", "fsdp x tensor"),
         (config.model.heads, size["tensor"], f"model.heads {config.model.heads}", "tensor"),
@@ -128,8 +143,10 @@ def check_sharded(mesh: Mesh, params) -> None:
     whole = {path: size[path] for path in size if not any(spec_of(path))}
     share = sum(whole.values()) / sum(size.values())
     if mesh.shape["fsdp"] > 1 and share > MAX_REPLICATED and sum(whole.values()) > NEGLIGIBLE:
-        raise InputError(f"mesh fsdp={mesh.shape['fsdp']} would leave {share:.1%} of the parameters' bytes on every device, more than "
-                         f"{MAX_REPLICATED:.0%}; the largest is {max(whole, key=whole.get)}: give it a layout in training/sharding.py")
+        raise InputError(
+            f"mesh fsdp={mesh.shape['fsdp']} would leave {share:.1%} of the parameters' bytes on every device, more than "
+            f"{MAX_REPLICATED:.0%}; the largest is {max(whole, key=whole.get)}: give it a layout in training/sharding.py"
+        )
 
 
 def param_path(path) -> str:
@@ -145,7 +162,9 @@ def spec_of(path: str) -> P:
     """
     matches = [spec for pattern, spec in RULES if re.fullmatch(pattern, path)]
     if len(matches) != 1:
-        raise ValueError(f"parameter {path} matches {len(matches)} sharding rules, must be 1: see RULES in training/sharding.py")
+        raise ValueError(
+            f"parameter {path} matches {len(matches)} sharding rules, must be 1: see RULES in training/sharding.py"
+        )
     return matches[0]
 
 
@@ -191,7 +210,9 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray], total: int | None = None
     if len(rows) == total:
         return jax.device_put(batch, sharding)
     devices, indices = zip(*sharding.addressable_devices_indices_map((total,)).items())
-    places = [np.searchsorted(rows, np.arange(total)[index]) for (index,) in indices]  # of each device's rows among those here
+    places = [
+        np.searchsorted(rows, np.arange(total)[index]) for (index,) in indices
+    ]  # of each device's rows among those here
 
     def globally(array: np.ndarray) -> jax.Array:
         parts = jax.device_put([array[place] for place in places], list(devices))
@@ -202,8 +223,10 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray], total: int | None = None
 
 def constrain_on(mesh: Mesh) -> Callable[[jax.Array, str], jax.Array]:
     """The model's Constrain for a mesh: lays x out by its dimension letters, e.g. "BLHK"."""
+
     def constrain(x: jax.Array, letters: str) -> jax.Array:
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, _by_letters(letters)))
+
     return constrain
 
 
@@ -214,8 +237,12 @@ def constrain_like(shardings) -> Callable:
 
 def shard_map_on(mesh: Mesh) -> Callable:
     """The model's ShardMap for a mesh: (fn, letters of each input, letters of the output) -> fn of whole arrays, run on each device's part."""
+
     def mapped(fn: Callable, inputs: tuple[str, ...], output: str) -> Callable:
-        return jax.shard_map(fn, mesh=mesh, in_specs=tuple(map(_by_letters, inputs)), out_specs=_by_letters(output), check_vma=False)
+        return jax.shard_map(
+            fn, mesh=mesh, in_specs=tuple(map(_by_letters, inputs)), out_specs=_by_letters(output), check_vma=False
+        )
+
     return mapped
 
 
@@ -234,6 +261,8 @@ def highest_on(mesh: Mesh) -> Callable[[int], jax.Array]:
     highest = jax.jit(jnp.max, out_shardings=replicated(mesh))
 
     def of(number: int) -> jax.Array:
-        return highest(jax.make_array_from_callback((mesh.size,), everywhere, lambda index: np.full(1, number, np.int32)))
+        return highest(
+            jax.make_array_from_callback((mesh.size,), everywhere, lambda index: np.full(1, number, np.int32))
+        )
 
     return of

@@ -20,13 +20,15 @@ Batch = dict[str, jax.Array]
 class TrainState:
     """All that changes from update to update, and the key that all of a run's randomness comes from."""
 
-    step: jax.Array    # int32 []: updates done
+    step: jax.Array  # int32 []: updates done
     params: Any
     opt_state: Any
-    key: jax.Array     # never changes; update n uses fold_in(key, n)
+    key: jax.Array  # never changes; update n uses fold_in(key, n)
 
 
-def init_state(spec: ModelSpec, tx: optax.GradientTransformation, seed: int, output_bias: jax.Array | None) -> TrainState:
+def init_state(
+    spec: ModelSpec, tx: optax.GradientTransformation, seed: int, output_bias: jax.Array | None
+) -> TrainState:
     """A fresh state. output_bias, float32 [V], replaces the zeros that the heads' vocabulary biases start from."""
     init_key, key = jax.random.split(jax.random.key(seed))
     params = spanbert.init_params(spec, init_key)
@@ -40,7 +42,9 @@ def microbatches(batch: Batch, number: int) -> Batch:
     return {name: array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
 
 
-def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, config, lay_out: Callable = lambda grads: grads) -> Callable:
+def make_train_step(
+    spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, config, lay_out: Callable = lambda grads: grads
+) -> Callable:
     """The function (state, batch) -> (next state, metrics), to be jitted, of a whole config.
 
     The batch is the whole global one. With accumulation > 1 its rows go through the model in so many microbatches; counts are those of the
@@ -63,7 +67,9 @@ def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Cal
 
         parts = microbatches(batch, accumulation)
         first = jax.tree.map(lambda x: x[0], parts)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(value_and_grad, params, first, counts))
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(value_and_grad, params, first, counts)
+        )
         return jax.lax.scan(add, zeros, parts)[0]
 
     def train_step(state: TrainState, batch: Batch):
@@ -76,13 +82,16 @@ def make_train_step(spec: ModelSpec, tx: optax.GradientTransformation, rate: Cal
             grads = jax.tree.map(lambda grad: grad / counts["mlm"], grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         metrics |= averages(sums, counts) | {"tokens": jnp.count_nonzero(batch["segments"])}
-        return state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
+        return state.replace(
+            step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        ), metrics
 
     return train_step
 
 
 def make_eval_step(spec: ModelSpec, objectives) -> Callable:
     """The function (params, batch) -> {"mlm_sum", "mlm_correct", "mlm_count", ...}, to be jitted and added up over batches."""
+
     def eval_step(params, batch: Batch):
         ones = dict.fromkeys(objectives_lib.enabled(objectives), 1.0)
         _, sums = objectives_lib.loss_and_sums(spanbert.apply(spec, params, batch), batch, ones, objectives)
@@ -93,5 +102,8 @@ def make_eval_step(spec: ModelSpec, objectives) -> Callable:
 
 def averages(sums: dict, counts: dict) -> dict:
     """{"mlm_loss" (nats a target), "mlm_accuracy", ...} of sums and counts by objective."""
-    return {f"{name}_{metric}": sums[f"{name}_{part}"] / counts[name]
-            for name in counts for metric, part in (("loss", "sum"), ("accuracy", "correct"))}
+    return {
+        f"{name}_{metric}": sums[f"{name}_{part}"] / counts[name]
+        for name in counts
+        for metric, part in (("loss", "sum"), ("accuracy", "correct"))
+    }

@@ -16,8 +16,8 @@ import jax
 from jax._src import distributed  # see processes.py
 
 KEY = "spanbert_jax/watch"  # under which the first process tells its port, and a secret by which it knows its own
-FAREWELL = b"!"             # of a process that ends as it should
-PATIENCE = 60               # seconds to connect
+FAREWELL = b"!"  # of a process that ends as it should
+PATIENCE = 60  # seconds to connect
 
 
 @contextlib.contextmanager

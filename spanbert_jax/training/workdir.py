@@ -1,8 +1,8 @@
 """The folder of a run: whose it is, and that one process at a time writes to it.
 
-    config.json       of the run      metrics.jsonl  tensorboard/   what it tells
-    vocab.txt  tokenizer.json         checkpoints/                  its states
-    store/            tokenised text, unless config.data.store names one elsewhere
+config.json       of the run      metrics.jsonl  tensorboard/   what it tells
+vocab.txt  tokenizer.json         checkpoints/                  its states
+store/            tokenised text, unless config.data.store names one elsewhere
 """
 
 import contextlib
@@ -31,8 +31,10 @@ def check_workdir(workdir: Path, config) -> None:
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
     changed = config_lib.differences(read_config(workdir), config)
     if changed:
-        raise InputError(f"workdir {workdir} is of a run with another config; give another --workdir, or this run's config. It differs in\n  "
-                         + "\n  ".join(changed))
+        raise InputError(
+            f"workdir {workdir} is of a run with another config; give another --workdir, or this run's config. It differs in\n  "
+            + "\n  ".join(changed)
+        )
 
 
 def read_config(workdir: Path):
@@ -66,7 +68,9 @@ def claim(workdir: Path, config) -> None:
 def check_shared(workdir: Path) -> None:
     """Raises InputError unless this process sees the run that the first process has just claimed."""
     if not (workdir / CONFIG_FILE).exists():
-        raise InputError(f"workdir {workdir.absolute()} is not the folder that process 0 writes to: give one on a file system that all processes share")
+        raise InputError(
+            f"workdir {workdir.absolute()} is not the folder that process 0 writes to: give one on a file system that all processes share"
+        )
 
 
 @contextlib.contextmanager
@@ -85,7 +89,9 @@ def locked(workdir: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"workdir {workdir} is in use by another process: wait for it, or give another --workdir") from None
+            raise InputError(
+                f"workdir {workdir} is in use by another process: wait for it, or give another --workdir"
+            ) from None
         _remove(workdir.glob(".store.*"))  # of a process that was killed while it tokenised
         fresh, before = not (workdir / CONFIG_FILE).exists(), set(workdir.iterdir()) - {workdir / LOCK_FILE}
         try:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from spanbert_jax.data.store import open_store, write_store
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 GOLDEN_BLOCKS = json.loads((Path(__file__).parents[1] / "goldens" / "golden_blocks.json").read_text())
-TOKENIZER = Tokenizer([*SPECIAL_PIECES, "a", "b", "##c", "."], True, "test")
+TOKENIZER = Tokenizer([*SPECIAL_TOKENS, "a", "b", "##c", "."], True, "test")
 SEQ_LEN = 16
 
 
@@ -18,7 +18,10 @@ def made_up_split(folder):
     draw = np.random.default_rng(0)
     words = ["a", "b.", "ac", "bccc", "a" + "c" * 40]
     odds = [0.4, 0.3, 0.2, 0.09, 0.01]
-    texts = [[" ".join(draw.choice(words, draw.integers(1, 20), p=odds)) for _ in range(draw.integers(1, 12))] for _ in range(60)]
+    texts = [
+        [" ".join(draw.choice(words, draw.integers(1, 20), p=odds)) for _ in range(draw.integers(1, 12))]
+        for _ in range(60)
+    ]
     texts += [["a b"] * draw.integers(1, 4) for _ in range(40)]
     write_store(folder, TOKENIZER, {"train": texts, "valid": []})
     return open_store(folder).split("train")

@@ -5,7 +5,7 @@ import importlib.resources
 import lzma
 
 from spanbert_jax.data.sources.embedded import embedded_documents
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 ASSETS = importlib.resources.files("spanbert_jax.data") / "assets"
 
@@ -35,7 +35,9 @@ def test_assets_stay_small():
 
 
 def test_corpus_is_what_the_notice_says():
-    texts = {split: lzma.decompress((ASSETS / "corpus" / f"{split}.txt.xz").read_bytes()) for split in ("train", "valid")}
+    texts = {
+        split: lzma.decompress((ASSETS / "corpus" / f"{split}.txt.xz").read_bytes()) for split in ("train", "valid")
+    }
     assert len(texts["train"]) == 3_123_576 + 1 + 1_273_792  # two files and the blank line between them
     assert len(texts["valid"]) == 406_782
     train, valid = (list(embedded_documents(split)) for split in ("train", "valid"))
@@ -50,8 +52,8 @@ def test_vocabularies():
     for tokenizer in (cased, uncased):
         special = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
         assert special == (0, 100, 101, 102, 103)
-    assert tuple(tiny.pieces[:5]) == SPECIAL_PIECES
-    assert cased.vocab_size - cased.starts_word.sum() == 6_477  # continuation pieces, reference section 3
+    assert tuple(tiny.tokens[:5]) == SPECIAL_TOKENS
+    assert cased.vocab_size - cased.starts_word.sum() == 6_477  # continuation tokens, reference section 3
 
 
 def test_tiny_knows_every_letter_of_its_corpus():

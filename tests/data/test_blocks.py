@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 
 from spanbert_jax.data import blocks as blocks_module
-from spanbert_jax.data.blocks import BlockSettings, cut_long_sentences, document_blocks, greedy_edges, sentence_blocks, split_blocks
+from spanbert_jax.data.blocks import (
+    BlockSettings,
+    cut_long_sentences,
+    document_blocks,
+    greedy_edges,
+    sentence_blocks,
+    split_blocks,
+)
 from tests.data.made_up import GOLDEN_BLOCKS, SEQ_LEN, TOKENIZER, golden_text, made_up_split
 
-SETTINGS = BlockSettings(seq_len=SEQ_LEN, max_blocks_per_row=1, blocks="document", long_sentences="cut", short_seq_prob=0.0, seed=0)
+SETTINGS = BlockSettings(
+    seq_len=SEQ_LEN, max_blocks_per_row=1, blocks="document", long_sentences="cut", short_seq_prob=0.0, seed=0
+)
 CASES = [case for case in GOLDEN_BLOCKS if case["cls"] == "BlockDataset"]
 
 
@@ -26,7 +35,11 @@ def ends_of(blocks):
 def test_goldens_of_the_original(case):
     sentences, documents = golden_text(case)
     capacity = case["block_size"] - 2
-    blocks = document_blocks(sentences, documents, capacity) if case["break_mode"] == "doc" else sentence_blocks(sentences, capacity)
+    blocks = (
+        document_blocks(sentences, documents, capacity)
+        if case["break_mode"] == "doc"
+        else sentence_blocks(sentences, capacity)
+    )
     assert ends_of(blocks) == case["sents"]
     assert (blocks["length"] + 2).tolist() == case["out_sizes"]
 
@@ -49,8 +62,8 @@ def test_a_sentence_that_fits_nowhere_is_an_edge_of_its_own():
 def test_long_sentences_are_cut_at_word_starts():
     starts_word = np.array([False, True])
     ids = np.array([1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    offsets = cut_long_sentences(np.array([0, 2, 14]), 5, starts_word, lambda start, count: ids[start:start + count])
-    # piece 3 begins a word of seven pieces, so it is cut once inside; the rest then goes on to the last word start within five
+    offsets = cut_long_sentences(np.array([0, 2, 14]), 5, starts_word, lambda start, count: ids[start : start + count])
+    # token 3 begins a word of seven tokens, so it is cut once inside; the rest then goes on to the last word start within five
     assert offsets.tolist() == [0, 2, 3, 8, 13, 14]
 
 
@@ -62,19 +75,25 @@ def test_blocks_tile_the_documents(split, documents_at_a_time, monkeypatch):
     blocks = split_blocks(split, SETTINGS, TOKENIZER.starts_word)
     edges = np.array([0, *np.cumsum(blocks["length"])])
     assert blocks["start"].tolist() == edges[:-1].tolist() and edges[-1] == split.num_tokens
-    assert 0 < blocks["length"].min() and blocks["length"].max() <= SEQ_LEN - 2
+    assert blocks["length"].min() > 0 and blocks["length"].max() <= SEQ_LEN - 2
     assert set(sentences[documents]) <= set(edges)  # every document begins and ends with a block: none crosses
     inner = np.setdiff1d(edges, sentences)  # the cuts
     long = np.diff(sentences)[np.searchsorted(sentences, inner, "right") - 1] > SEQ_LEN - 2
     assert len(inner) and long.all()
     ids = split.read(0, split.num_tokens)
-    for cut in inner[~TOKENIZER.starts_word[ids[inner]]]:  # inside a word only where no word starts among the pieces before it
-        assert not TOKENIZER.starts_word[ids[cut - (SEQ_LEN - 2) + 1:cut]].any()
+    for cut in inner[
+        ~TOKENIZER.starts_word[ids[inner]]
+    ]:  # inside a word only where no word starts among the tokens before it
+        assert not TOKENIZER.starts_word[ids[cut - (SEQ_LEN - 2) + 1 : cut]].any()
 
 
 def test_sentences_are_blocks_of_their_own(split):
-    lost, cut = (split_blocks(split, dataclasses.replace(SETTINGS, blocks="sentence", long_sentences=long), TOKENIZER.starts_word)
-                 for long in ("lose", "cut"))
+    lost, cut = (
+        split_blocks(
+            split, dataclasses.replace(SETTINGS, blocks="sentence", long_sentences=long), TOKENIZER.starts_word
+        )
+        for long in ("lose", "cut")
+    )
     lengths = np.diff(split.sentence_offsets())
     assert lost["length"].tolist() == lengths[lengths <= SEQ_LEN - 2].tolist()
     assert cut["length"].sum() == split.num_tokens and len(cut) > len(lengths)

@@ -25,7 +25,9 @@ def folders(tmp_path_factory):
 
 
 def mixed(folders, **changes):
-    config = small_config(data__store=",".join(str(folders / name) for name in TEXTS), data__max_blocks_per_row=1, **changes)
+    config = small_config(
+        data__store=",".join(str(folders / name) for name in TEXTS), data__max_blocks_per_row=1, **changes
+    )
     mixture = open_corpus(config, TOKENIZER, folders, tell=None)
     return Feed(config, mixture, TOKENIZER), mixture
 
@@ -48,10 +50,12 @@ def test_rows_are_those_of_the_stores_one_after_another(folders):
         for name, field in alone.items():
             assert np.array_equal(together[name][place], field[0])
     assert mixture.totals()["train"]["num_documents"] == 80
-    assert mixture.piece_counts("train").sum() == mixture.totals()["train"]["num_tokens"]
+    assert mixture.token_counts("train").sum() == mixture.totals()["train"]["num_tokens"]
 
 
-@pytest.mark.parametrize("changes", [dict(data__weights=(0.9, 0.1)), dict(), dict(data__temperature=1e9)], ids=["weights", "size", "equal"])
+@pytest.mark.parametrize(
+    "changes", [dict(data__weights=(0.9, 0.1)), dict(), dict(data__temperature=1e9)], ids=["weights", "size", "equal"]
+)
 def test_batches_hold_the_shares_asked_for(folders, changes):
     feed, mixture = mixed(folders, **changes)
     steps = 40
@@ -78,7 +82,9 @@ def test_held_out_text_of_each_store_is_what_it_is_alone(folders):
 def test_names_and_fingerprint(folders):
     poems, laws = (open_store(folders / name) for name in TEXTS)
     assert Mixture([poems]).fingerprint == poems.fingerprint
-    assert len({Mixture([poems]).fingerprint, Mixture([poems, laws]).fingerprint, Mixture([laws, poems]).fingerprint}) == 3
+    assert (
+        len({Mixture([poems]).fingerprint, Mixture([poems, laws]).fingerprint, Mixture([laws, poems]).fingerprint}) == 3
+    )
     assert Mixture([poems, laws]).names == ["poems", "laws"]
     assert Mixture([poems, poems]).names == [str(folders / "poems")] * 2
 

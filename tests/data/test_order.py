@@ -55,7 +55,9 @@ def test_each_corpus_goes_through_epochs_of_its_own(short_cycle):
     epoch, corpus, row = numbers(Order(SIZES, WEIGHTS, seed=5), 0, 2000)
     for number, size in enumerate(SIZES):
         mine, its_epoch = row[corpus == number], epoch[corpus == number]
-        assert np.bincount(its_epoch).tolist() == [size] * (len(mine) // size) + [len(mine) % size] * (len(mine) % size > 0)
+        assert np.bincount(its_epoch).tolist() == [size] * (len(mine) // size) + [len(mine) % size] * (
+            len(mine) % size > 0
+        )
         for one in range(len(mine) // size):
             assert sorted(mine[its_epoch == one]) == list(range(size))
 
@@ -75,7 +77,9 @@ def test_a_corpus_alone_is_drawn_from_always():
     assert Order([50], [0.3], seed=1).drawn(123_456_789).tolist() == [123_456_789]
 
 
-@pytest.mark.parametrize("weights, shares", [([1, 1], [8, 8]), ([0.7, 0.3], [11, 5]), ([1, 1, 1], None), ([1e-9, 1], [1, 15]), ([3], [16])])
+@pytest.mark.parametrize(
+    "weights, shares", [([1, 1], [8, 8]), ([0.7, 0.3], [11, 5]), ([1, 1, 1], None), ([1e-9, 1], [1, 15]), ([3], [16])]
+)
 def test_shares_are_the_nearest_that_add_up(weights, shares):
     found = apportion(weights, 16)
     assert found.sum() == 16 and found.min() >= 1

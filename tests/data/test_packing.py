@@ -18,7 +18,9 @@ def test_packing_is_as_tight_as_plain_best_fit_decreasing():
             else:
                 room.append(64 - length)
                 count.append(1)
-        assert pack_blocks(lengths, 64, limit).max() + 1 == pytest.approx(len(room), abs=1)  # ties may be broken otherwise
+        assert pack_blocks(lengths, 64, limit).max() + 1 == pytest.approx(
+            len(room), abs=1
+        )  # ties may be broken otherwise
 
 
 @pytest.mark.parametrize(("limit", "rows"), [(1, 12), (2, 6), (3, 4), (4, 3), (8, 3)])

@@ -29,7 +29,9 @@ def test_half_of_the_pairs_have_a_random_second_segment_of_another_document(corp
     of_document = np.searchsorted(documents, pairs[..., 0], "right") - 1  # [pairs, 2]
     ends_in = np.searchsorted(documents, pairs[..., 1], "left") - 1
     assert np.array_equal(of_document, ends_in)  # no segment crosses a document's end
-    assert np.mean(labels) == pytest.approx(0.5, abs=3 * 0.5 / np.sqrt(len(labels)) + 0.03)  # and single sentences have no follower
+    assert np.mean(labels) == pytest.approx(
+        0.5, abs=3 * 0.5 / np.sqrt(len(labels)) + 0.03
+    )  # and single sentences have no follower
     assert np.all((of_document[:, 0] == of_document[:, 1]) == (labels == 0))
     follows = pairs[labels == 0]
     assert np.all(follows[:, 0, 1] <= follows[:, 1, 0])

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-import tensorflow as tf
 from test_masking import SETTINGS, slots_of
 
 from spanbert_jax.data import pipeline
@@ -20,21 +19,24 @@ from spanbert_jax.errors import InputError
 ROWS = synthetic.Rows(64, synthetic.random_blocks(np.random.default_rng(0), 50, 64, 3))
 SLOTS = slots_of(ROWS, SETTINGS)
 ORDER = Order([ROWS.num_rows], [1.0], 0)
-MASKER = pipeline.Masker(SETTINGS, SLOTS, synthetic.Tokenizer, synthetic.piece_counts())
-SHAPES = {name: "L" for name in ("tokens", "segments", "positions", "token_types")}
-SHAPES |= {name: "M" for name in ("mlm_positions", "mlm_targets", "mlm_weights")}
-SHAPES |= {name: "M" for name in ("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights")}
+MASKER = pipeline.Masker(SETTINGS, SLOTS, synthetic.Tokenizer, synthetic.token_counts())
+SHAPES = dict.fromkeys(("tokens", "segments", "positions", "token_types"), "L")
+SHAPES |= dict.fromkeys(("mlm_positions", "mlm_targets", "mlm_weights"), "M")
+SHAPES |= dict.fromkeys(("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights"), "M")
 
 
 def train(steps, rows=ROWS, batch_size=8, seed=7, start_step=0, part=None, threads=2):
     order = Order([rows.num_rows], [1.0], seed)
     batches = pipeline.make_batches(
-        rows, order, MASKER, batch_size=batch_size, start_step=start_step, part=part, threads=threads)
+        rows, order, MASKER, batch_size=batch_size, start_step=start_step, part=part, threads=threads
+    )
     return join(itertools.islice(batches, steps))
 
 
 def evaluate(rows=ROWS, batch_size=8, max_rows=0, part=None, threads=2):
-    batches = pipeline.make_eval_batches(rows, MASKER, batch_size=batch_size, max_rows=max_rows, part=part, threads=threads)
+    batches = pipeline.make_eval_batches(
+        rows, MASKER, batch_size=batch_size, max_rows=max_rows, part=part, threads=threads
+    )
     return join(batches)
 
 
@@ -72,8 +74,12 @@ def assert_same(ours, theirs):
 def test_batches_have_the_shapes_and_types_of_the_contract():
     sizes = {"L": 64, "M": SLOTS}
     batch = train(1)
-    assert {name: field.shape[2:] for name, field in batch.items()} == {name: (sizes[size],) for name, size in SHAPES.items()}
-    assert {name: field.dtype for name, field in batch.items()} == {name: np.float32 if "weights" in name else np.int32 for name in SHAPES}
+    assert {name: field.shape[2:] for name, field in batch.items()} == {
+        name: (sizes[size],) for name, size in SHAPES.items()
+    }
+    assert {name: field.dtype for name, field in batch.items()} == {
+        name: np.float32 if "weights" in name else np.int32 for name in SHAPES
+    }
     assert batch["tokens"].shape[1] == 8
 
 
@@ -81,7 +87,7 @@ def test_same_bits_with_any_number_of_threads_and_parts(monkeypatch):
     whole = train(9)
     assert_same(train(9, threads=1), whole)
     assert_same(train(9, threads=5), whole)
-    monkeypatch.setattr(pipeline, "PIECE_ROWS", 3)  # 8 rows in pieces of 3, 3 and 2
+    monkeypatch.setattr(pipeline, "CHUNK_ROWS", 3)  # 8 rows in chunks of 3, 3 and 2
     assert_same(train(9, threads=3), whole)
 
 

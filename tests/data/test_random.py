@@ -1,8 +1,8 @@
 """Threefry against its published answers and against jax's, and the draws made from its bits."""
 
-from jax.extend import random as jax_random
 import numpy as np
 import pytest
+from jax.extend import random as jax_random
 
 from spanbert_jax.data import random
 
@@ -11,11 +11,14 @@ def u32(*values):
     return tuple(np.uint32(value) for value in values)
 
 
-@pytest.mark.parametrize("counter, key, expected", [  # the known answers of the Random123 distribution, threefry2x32 with 20 rounds
-    ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
-    ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-    ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
-])
+@pytest.mark.parametrize(
+    "counter, key, expected",
+    [  # the known answers of the Random123 distribution, threefry2x32 with 20 rounds
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
 def test_threefry_known_answers(counter, key, expected):
     assert tuple(int(word) for word in random.threefry(u32(*key), u32(*counter))) == expected
 

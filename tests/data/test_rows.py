@@ -13,7 +13,9 @@ from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.errors import InputError
 from tests.data.made_up import SEQ_LEN, TOKENIZER, made_up_split
 
-SETTINGS = BlockSettings(seq_len=SEQ_LEN, max_blocks_per_row=1, blocks="document", long_sentences="cut", short_seq_prob=0.0, seed=0)
+SETTINGS = BlockSettings(
+    seq_len=SEQ_LEN, max_blocks_per_row=1, blocks="document", long_sentences="cut", short_seq_prob=0.0, seed=0
+)
 PAIRS = dataclasses.replace(SETTINGS, blocks="pair", seed=3)
 
 
@@ -23,7 +25,12 @@ def split(tmp_path_factory):
 
 
 def rows_of(split, max_blocks_per_row, settings=SETTINGS, **changes):
-    return build_rows(split, dataclasses.replace(settings, max_blocks_per_row=max_blocks_per_row, **changes), TOKENIZER.starts_word, ())
+    return build_rows(
+        split,
+        dataclasses.replace(settings, max_blocks_per_row=max_blocks_per_row, **changes),
+        TOKENIZER.starts_word,
+        (),
+    )
 
 
 def all_blocks(rows):
@@ -60,7 +67,7 @@ def test_rows_are_laid_out_as_promised(split, max_blocks_per_row):
         assert batch["tokens"][n].tolist() == tokens + [TOKENIZER.pad_id] * padding
         assert batch["segments"][n].tolist() == segments + [0] * padding
         assert batch["positions"][n].tolist() == positions + [0] * padding
-        assert not batch["block_start"][n, number + 1:].any() and not batch["block_length"][n, number + 1:].any()
+        assert not batch["block_start"][n, number + 1 :].any() and not batch["block_length"][n, number + 1 :].any()
     assert batch["token_types"].shape == (50, SEQ_LEN) and not batch["token_types"].any()
     assert batch["block_start"].shape == (50, max_blocks_per_row)
 
@@ -74,11 +81,15 @@ def test_pairs_are_laid_out_as_promised(split):
     for row, ((a, a_end), (b, b_end)) in enumerate(pairs.tolist()):
         first, second = split.read(a, a_end - a).tolist(), split.read(b, b_end - b).tolist()
         used = len(first) + len(second) + 3
-        tokens = [TOKENIZER.cls_id, *first, TOKENIZER.sep_id, *second, TOKENIZER.sep_id] + [TOKENIZER.pad_id] * (SEQ_LEN - used)
+        tokens = [TOKENIZER.cls_id, *first, TOKENIZER.sep_id, *second, TOKENIZER.sep_id] + [TOKENIZER.pad_id] * (
+            SEQ_LEN - used
+        )
         assert batch["tokens"][row].tolist() == tokens
         assert batch["segments"][row].tolist() == [1] * used + [0] * (SEQ_LEN - used)
         assert batch["positions"][row].tolist() == [*range(used)] + [0] * (SEQ_LEN - used)
-        assert batch["token_types"][row].tolist() == [0] * (len(first) + 2) + [1] * (len(second) + 1) + [0] * (SEQ_LEN - used)
+        assert batch["token_types"][row].tolist() == [0] * (len(first) + 2) + [1] * (len(second) + 1) + [0] * (
+            SEQ_LEN - used
+        )
         assert batch["block_start"][row].tolist() == [1, len(first) + 2]
         assert batch["block_length"][row].tolist() == [len(first), len(second)]
     assert rows.padding_fraction == pytest.approx(np.mean(batch["segments"] == 0))
@@ -90,22 +101,26 @@ def test_pairs_need_two_documents(tmp_path):
         rows_of(open_store(tmp_path / "store").split("train"), 1, PAIRS)
 
 
-def test_tags_stand_with_their_pieces(tmp_path):
-    class Tagger:  # tags every "b" as one kind and every piece after the first of its sentence as another
+def test_tags_stand_with_their_tokens(tmp_path):
+    class Tagger:  # tags every "b" as one kind and every token after the first of its sentence as another
         kinds = ("entities", "phrases")
 
         def describe(self):
             return dict.fromkeys(self.kinds, "by hand")
 
         def tags(self, sentences, offsets):
-            letters = [np.array([sentence[start] == "b" for start, _ in spans]) for sentence, spans in zip(sentences, offsets)]
+            letters = [
+                np.array([sentence[start] == "b" for start, _ in spans]) for sentence, spans in zip(sentences, offsets)
+            ]
             return {"entities": letters, "phrases": [np.arange(len(spans)) > 0 for spans in offsets]}
 
     write_store(tmp_path / "store", TOKENIZER, {"train": [["a b.", "b a b"], ["bc a"] * 9]}, Tagger())
     split = open_store(tmp_path / "store").split("train")
-    rows = build_rows(split, dataclasses.replace(SETTINGS, max_blocks_per_row=2), TOKENIZER.starts_word, ("phrases", "entities"))
+    rows = build_rows(
+        split, dataclasses.replace(SETTINGS, max_blocks_per_row=2), TOKENIZER.starts_word, ("phrases", "entities")
+    )
     batch = rows.read(np.arange(rows.num_rows))
-    b = TOKENIZER.pieces.index("b")
+    b = TOKENIZER.tokens.index("b")
     assert np.array_equal(batch["tags"] >> 1 == 1, batch["tokens"] == b)
     first = batch["tags"][0][:8].tolist()
     assert [tag & 1 for tag in first] == [0, 0, 1, 1, 0, 1, 1, 0]  # [CLS] a b . b a b [SEP]
@@ -135,7 +150,7 @@ def test_no_rows(split):
 @pytest.mark.parametrize("settings", [SETTINGS, PAIRS], ids=["document", "pair"])
 def test_plan_is_made_once_and_made_anew_when_damaged(split, settings, monkeypatch):
     expected = all_blocks(rows_of(split, 1, settings))
-    path, = (split.store.folder / "rows").glob(f"train-{settings.blocks}-{SEQ_LEN}x1-*.rows")
+    (path,) = (split.store.folder / "rows").glob(f"train-{settings.blocks}-{SEQ_LEN}x1-*.rows")
     whole = path.read_bytes()
     with monkeypatch.context() as patch:
         patch.delattr(rows_module, "plan_rows")

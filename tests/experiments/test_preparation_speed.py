@@ -16,17 +16,22 @@ def test_figures(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("The cat sat.\nIt was late.\n\nAnother document.\n" * 1000)
     figures = preparation(str(tmp_path / "text.txt"))
     assert figures["lines"] == 3000 and figures["characters"] == 1000 * len("The cat sat.It was late.Another document.")
-    assert figures["pieces"] == 1000 * (4 + 4 + 3)
-    assert 0 < figures["prepare_pieces_per_second"] < figures["bare_pieces_per_second"]  # a small text does not repay the start
+    assert figures["tokens"] == 1000 * (4 + 4 + 3)
+    assert (
+        0 < figures["prepare_tokens_per_second"] < figures["bare_tokens_per_second"]
+    )  # a small text does not repay the start
     assert 20e6 < figures["peak_resident_bytes"] < 1e9
 
 
 def test_memory_of_children_counts():
-    program = "import subprocess, sys; block = bytearray(b'x' * {size}); " \
-              "child = {child}; print(flush=True); sys.stdin.read()"
+    program = (
+        "import subprocess, sys; block = bytearray(b'x' * {size}); child = {child}; print(flush=True); sys.stdin.read()"
+    )
     grandchild = program.format(size=40 << 20, child=None)
     child = program.format(size=1, child=f"subprocess.Popen([sys.executable, '-c', {grandchild!r}], stdin=0)")
-    process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ
+    )
     process.stdout.readline()
     process.stdout.readline()
     assert resident_bytes_of_tree(process.pid) > (40 << 20) + (10 << 20)

@@ -10,7 +10,16 @@ from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.model.spanbert import init_params
 from spanbert_jax.model.spec import ModelSpec, model_spec
 
-MODEL = dict(layers=3, width=24, heads=4, mlp_width=40, max_positions=64, sbo_position_width=10, dropout=0.1, attention_dropout=0.1)
+MODEL = dict(
+    layers=3,
+    width=24,
+    heads=4,
+    mlp_width=40,
+    max_positions=64,
+    sbo_position_width=10,
+    dropout=0.1,
+    attention_dropout=0.1,
+)
 
 
 def small_config(vocab: str = "tiny") -> ConfigDict:
@@ -37,7 +46,9 @@ def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 def random_params(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {path: (rng.normal(0, 0.2, shape) + path.endswith("/scale")).astype(np.float32) for path, shape in shapes.items()}
+    return {
+        path: (rng.normal(0, 0.2, shape) + path.endswith("/scale")).astype(np.float32) for path, shape in shapes.items()
+    }
 
 
 def assert_same(params, expected) -> None:

@@ -21,8 +21,16 @@ CONFIG = small_config()
 TOKENIZER = tokenizer_of(CONFIG)
 SHAPES = shapes_of(spec_of(CONFIG))
 PARAMS = random_params(SHAPES)
-FILES = {"README.md", "config.json", "model.safetensors", "sbo_head.safetensors", "special_tokens_map.json", "tokenizer.json",
-         "tokenizer_config.json", "vocab.txt"}
+FILES = {
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "sbo_head.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +45,16 @@ def test_there_and_back_is_bit_for_bit(folder):
     params, missing = to_params(weights, SHAPES)
     assert not missing
     assert_same(params, PARAMS)
-    assert model_fields(config, "x") == {key: CONFIG.model[key] for key in (*MODEL, "init_std", "norm_eps") if key != "sbo_position_width"}
+    assert model_fields(config, "x") == {
+        key: CONFIG.model[key] for key in (*MODEL, "init_std", "norm_eps") if key != "sbo_position_width"
+    }
     assert load_tokenizer(str(vocabulary), "auto").fingerprint == TOKENIZER.fingerprint
 
 
 def test_what_is_in_it(folder):
-    assert {path.name for path in folder.iterdir()} == FILES and {path.name for path in folder.parent.iterdir()} == {"hf"}
+    assert {path.name for path in folder.iterdir()} == FILES and {path.name for path in folder.parent.iterdir()} == {
+        "hf"
+    }
     model, sbo = (load_file(folder / name) for name in ("model.safetensors", "sbo_head.safetensors"))
     assert all(name.startswith("cls.pair_target_predictions.") for name in sbo) and not model.keys() & sbo.keys()
     assert not any("decoder" in name for name in model)  # tied: transformers makes them itself
@@ -84,7 +96,9 @@ def test_what_is_there_is_never_overwritten(folder, tmp_path):
     before = (folder / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(InputError, match="something at this path already"):
         export_huggingface(folder, PARAMS, CONFIG, TOKENIZER, "other")
-    assert (folder / "README.md").read_text() == "# card\n" and (folder / "model.safetensors").stat().st_mtime_ns == before
+    assert (folder / "README.md").read_text() == "# card\n" and (
+        folder / "model.safetensors"
+    ).stat().st_mtime_ns == before
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="something at this path already"):
         export_huggingface(tmp_path / "file", PARAMS, CONFIG, TOKENIZER, "")
@@ -108,13 +122,29 @@ HF_CONFIG = dict(num_hidden_layers=2, hidden_size=8, num_attention_heads=2, inte
 
 def test_a_config_of_2019_that_says_little():
     fields = model_fields(HF_CONFIG | {"hidden_act": "gelu", "directionality": "bidi"}, "x")
-    assert fields == dict(layers=2, width=8, heads=2, mlp_width=16, max_positions=512, dropout=0.1, attention_dropout=0.1, init_std=0.02,
-                          norm_eps=1e-12)
+    assert fields == dict(
+        layers=2,
+        width=8,
+        heads=2,
+        mlp_width=16,
+        max_positions=512,
+        dropout=0.1,
+        attention_dropout=0.1,
+        init_std=0.02,
+        norm_eps=1e-12,
+    )
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(model_type="roberta"), "model_type is 'roberta', must be 'bert'"), (dict(hidden_act="gelu_new"), "hidden_act is 'gelu_new'"),
-    (dict(position_embedding_type="relative_key"), "position_embedding_type"), (dict(is_decoder=True), "is_decoder")], ids=str)
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(model_type="roberta"), "model_type is 'roberta', must be 'bert'"),
+        (dict(hidden_act="gelu_new"), "hidden_act is 'gelu_new'"),
+        (dict(position_embedding_type="relative_key"), "position_embedding_type"),
+        (dict(is_decoder=True), "is_decoder"),
+    ],
+    ids=str,
+)
 def test_configs_of_other_models_are_refused(change, words):
     with pytest.raises(InputError, match=f"^there: .*{re.escape(words)}"):
         model_fields(HF_CONFIG | change, "there")
@@ -132,7 +162,11 @@ def test_the_card_tells_config_data_and_metrics():
     card = model_card(CONFIG, SHAPES, TOKENIZER, 30, splits, lines, "transformers", use)
     assert "library_name: transformers\n" in card and use in card
     assert f"{sum(int(np.prod(shape)) for shape in SHAPES.values()):,} parameters" in card
-    assert "train: 1,234,567 word pieces in 89 documents" in card and "cased word pieces" in card and "uncased" not in card
+    assert (
+        "train: 1,234,567 WordPiece tokens in 89 documents" in card
+        and "cased WordPiece tokens" in card
+        and "uncased" not in card
+    )
     assert "| loss | 30 | 1.25 |" in card and "| eval/mlm_loss | 20 | 2.5 |" in card and "mfu" not in card
     told = json.loads(card.split("```json\n")[1].split("```")[0])
     assert config_lib.from_json(json.dumps(told)) == CONFIG.copy_and_resolve_references().lock()

@@ -16,7 +16,7 @@ from tests.interop.models import assert_same, random_params, shapes_of, small_co
 
 # Key -> shape of the original's pretraining state dicts, with {} for the number of a layer.
 ORIGINAL = json.loads((Path(__file__).parents[1] / "goldens" / "orig_state_dict_keys.json").read_text())
-CASED_PIECES = 28996
+CASED_VOCABULARY = 28996
 
 SHAPES = shapes_of(dataclasses.replace(spec_of(small_config()), nsp=True))  # a model with every head
 PARAMS = random_params(SHAPES)
@@ -25,9 +25,12 @@ PARAMS = random_params(SHAPES)
 @pytest.mark.parametrize("variant, original", [("base", "cased_bert_pair"), ("large", "cased_bert_pair_large")])
 def test_keys_and_shapes_are_the_originals(variant, original):
     golden = ORIGINAL[original]
-    expected = {name.format(number): tuple(shape) for name, shape in golden["shapes"].items()
-                for number in range(golden["layers"] if "{}" in name else 1)}
-    shapes = shapes_of(model_spec(spanbert.get_config(variant), CASED_PIECES, "cpu"))
+    expected = {
+        name.format(number): tuple(shape)
+        for name, shape in golden["shapes"].items()
+        for number in range(golden["layers"] if "{}" in name else 1)
+    }
+    shapes = shapes_of(model_spec(spanbert.get_config(variant), CASED_VOCABULARY, "cpu"))
     ours = {name: np.broadcast_to(np.float32(0), shape) for name, shape in their_shapes(shapes).items()}
     assert {name: array.shape for name, array in in_original_style(ours).items()} == expected
     back = normalised({name: np.broadcast_to(np.float32(0), shape) for name, shape in expected.items()})
@@ -55,8 +58,12 @@ def test_there_and_back_is_bit_for_bit(style):
 def test_a_linear_map_is_transposed():
     kernel = PARAMS["encoder/layers/mlp/hidden/kernel"]
     np.testing.assert_array_equal(to_theirs(PARAMS)["bert.encoder.layer.2.intermediate.dense.weight"], kernel[2].T)
-    query = PARAMS["encoder/layers/attention/query/kernel"]  # [layers, D, H, K]: heads are their outputs, one after another
-    np.testing.assert_array_equal(to_theirs(PARAMS)["bert.encoder.layer.1.attention.self.query.weight"][6:12], query[1][:, 1].T)
+    query = PARAMS[
+        "encoder/layers/attention/query/kernel"
+    ]  # [layers, D, H, K]: heads are their outputs, one after another
+    np.testing.assert_array_equal(
+        to_theirs(PARAMS)["bert.encoder.layer.1.attention.self.query.weight"][6:12], query[1][:, 1].T
+    )
 
 
 @pytest.mark.parametrize("dialect", ["no prefix", "gamma and beta"])
@@ -75,8 +82,11 @@ def test_dialects_of_an_encoder(dialect):
 def test_the_next_sentence_head_has_berts_names():
     theirs = to_theirs(PARAMS)
     assert {name: array.shape for name, array in theirs.items() if "pooler" in name or "seq_relationship" in name} == {
-        "bert.pooler.dense.weight": (24, 24), "bert.pooler.dense.bias": (24,),
-        "cls.seq_relationship.weight": (2, 24), "cls.seq_relationship.bias": (2,)}
+        "bert.pooler.dense.weight": (24, 24),
+        "bert.pooler.dense.bias": (24,),
+        "cls.seq_relationship.weight": (2, 24),
+        "cls.seq_relationship.bias": (2,),
+    }
     np.testing.assert_array_equal(theirs["cls.seq_relationship.weight"], PARAMS["nsp/output/kernel"].T)
     assert {"decoder.bert.pooler.dense.weight", "decoder.cls.seq_relationship.bias"} <= in_original_style(theirs).keys()
 

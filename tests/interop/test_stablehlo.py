@@ -40,7 +40,9 @@ CARD = "import sys\nsys.modules['spanbert_jax'] = None\n"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "hlo"
-    export_stablehlo(folder, PARAMS, CONFIG, SPEC, TOKENIZER, usage({path: array.shape for path, array in PARAMS.items()}))
+    export_stablehlo(
+        folder, PARAMS, CONFIG, SPEC, TOKENIZER, usage({path: array.shape for path, array in PARAMS.items()})
+    )
     return folder
 
 
@@ -49,16 +51,26 @@ def inputs(batch: int, length: int) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(batch * 100 + length)
     used = np.array([length, *draw.integers(1, length + 1, batch - 1)])
     mask = (np.arange(length) < used[:, None]).astype(np.int64)
-    return dict(input_ids=draw.integers(0, TOKENIZER.vocab_size, (batch, length)), attention_mask=mask,
-                token_type_ids=draw.integers(0, 2, (batch, length)))
+    return dict(
+        input_ids=draw.integers(0, TOKENIZER.vocab_size, (batch, length)),
+        attention_mask=mask,
+        token_type_ids=draw.integers(0, 2, (batch, length)),
+    )
 
 
 def expected(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the model itself says: hidden states of the encoder, MLM logits of the pretraining model with a slot at every position."""
     positions = np.tile(np.arange(rows["input_ids"].shape[1]), (len(rows["input_ids"]), 1))
-    batch = dict(tokens=rows["input_ids"], segments=rows["attention_mask"], positions=positions, token_types=rows["token_type_ids"],
-                 mlm_positions=positions)
-    hidden = jax.jit(Encoder(SPEC).apply)({"params": TREE["encoder"]}, *(batch[name] for name in spanbert.ENCODER_FIELDS))
+    batch = dict(
+        tokens=rows["input_ids"],
+        segments=rows["attention_mask"],
+        positions=positions,
+        token_types=rows["token_type_ids"],
+        mlm_positions=positions,
+    )
+    hidden = jax.jit(Encoder(SPEC).apply)(
+        {"params": TREE["encoder"]}, *(batch[name] for name in spanbert.ENCODER_FIELDS)
+    )
     logits = jax.jit(spanbert.apply, static_argnums=0)(dataclasses.replace(SPEC, sbo=False), TREE, batch)["mlm"]
     return {"last_hidden_state": np.asarray(hidden), "logits": np.asarray(logits)}
 
@@ -72,7 +84,9 @@ def assert_close(outputs, rows):
 
 
 def test_another_process_without_our_model_gives_the_same(folder, tmp_path):
-    batches = {str(tmp_path / f"{batch}x{length}.npz"): inputs(batch, length) for batch, length in ((1, 7), (3, 64), (2, 1))}
+    batches = {
+        str(tmp_path / f"{batch}x{length}.npz"): inputs(batch, length) for batch, length in ((1, 7), (3, 64), (2, 1))
+    }
     for path, rows in batches.items():
         np.savez(path, **rows)
     subprocess.run([sys.executable, "-c", ALONE, folder, *batches], check=True)
@@ -85,8 +99,8 @@ def test_the_cards_code_runs_as_it_stands(folder):
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.S)
     code = CARD + code.replace("THIS_FOLDER", str(folder))
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    pieces = max(len(ids) for ids in TOKENIZER.encode(["A text with a ? in it.", "Another one."])) + 2
-    assert out == f"(2, {pieces}, 24) (2, {pieces}, 4096)\n"
+    tokens = max(len(ids) for ids in TOKENIZER.encode(["A text with a ? in it.", "Another one."])) + 2
+    assert out == f"(2, {tokens}, 24) (2, {tokens}, 4096)\n"
 
 
 def test_left_out_inputs_are_one_segment_of_text(folder):
@@ -107,8 +121,16 @@ def test_one_file_is_for_three_platforms(folder):
 
 
 def test_what_is_in_it(folder):
-    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "program.stablehlo", "special_tokens_map.json",
-                                                        "tokenizer.json", "tokenizer_config.json", "vocab.txt", "weights.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "program.stablehlo",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+        "weights.safetensors",
+    }
     assert (folder / PROGRAM_FILE).stat().st_size < 200_000  # the weights are not in it
     assert json.loads((folder / "config.json").read_text())["max_position_embeddings"] == 64
     theirs = HFTokenizer.from_file(str(folder / "tokenizer.json"))
@@ -117,8 +139,10 @@ def test_what_is_in_it(folder):
 
 def test_an_output_that_nobody_uses_costs_nothing(folder):
     program, ids = load(folder), np.zeros((2, 16), np.int32)
-    flops = [jax.jit(function).lower(ids).compile().cost_analysis()["flops"]
-             for function in (program, lambda ids: program(ids)["last_hidden_state"])]
+    flops = [
+        jax.jit(function).lower(ids).compile().cost_analysis()["flops"]
+        for function in (program, lambda ids: program(ids)["last_hidden_state"])
+    ]
     assert flops[1] < flops[0] / 4
 
 
@@ -126,7 +150,7 @@ def test_inputs_that_do_not_fit_are_told(folder):
     program = load(folder)
     ids = np.zeros((2, 65), np.int32)
     for arguments in [(ids,), (ids[:, :0],), (ids[0],), (ids[:, :5], ids[:, :4]), (ids[:, :5], None, ids[:1, :5])]:
-        with pytest.raises(InputError, match="with 1 to 64 pieces"):
+        with pytest.raises(InputError, match="with 1 to 64 tokens"):
             program(*arguments)
 
 
@@ -138,7 +162,7 @@ def test_folders_that_are_refused(folder, tmp_path):
 
     fails("program.stablehlo: cannot read it .No such file")
     data = (folder / PROGRAM_FILE).read_bytes()
-    for damaged in (b"", b"no program", data[:100], data[:len(data) // 2]):
+    for damaged in (b"", b"no program", data[:100], data[: len(data) // 2]):
         (tmp_path / PROGRAM_FILE).write_bytes(damaged)
         fails("program.stablehlo: not a whole program")
     (tmp_path / PROGRAM_FILE).write_bytes(data)
@@ -146,7 +170,9 @@ def test_folders_that_are_refused(folder, tmp_path):
     weights = (folder / WEIGHTS_FILE).read_bytes()
     (tmp_path / WEIGHTS_FILE).write_bytes(weights[:-1])
     fails("weights.safetensors: not a whole file")
-    (tmp_path / WEIGHTS_FILE).write_bytes(weights.replace(b'"encoder/embeddings/word"', b'"encoder/embeddings/sword"'[:25]))
+    (tmp_path / WEIGHTS_FILE).write_bytes(
+        weights.replace(b'"encoder/embeddings/word"', b'"encoder/embeddings/sword"'[:25])
+    )
     fails("weights.safetensors is not of program.stablehlo|not a whole file")
 
 

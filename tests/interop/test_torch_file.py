@@ -23,8 +23,17 @@ from spanbert_jax.interop.torch_file import Inert, read_torch_file
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6) / 8 - 1
-TENSORS = dict(plain=BASE, transposed=BASE.T, row=BASE[2], half=BASE.astype(np.float16), bfloat16=BASE.astype(ml_dtypes.bfloat16),
-               double=BASE.astype(np.float64), long=np.arange(5)[None], empty=np.empty((0, 3), np.float32), scalar=np.float32(3.5))
+TENSORS = dict(
+    plain=BASE,
+    transposed=BASE.T,
+    row=BASE[2],
+    half=BASE.astype(np.float16),
+    bfloat16=BASE.astype(ml_dtypes.bfloat16),
+    double=BASE.astype(np.float64),
+    long=np.arange(5)[None],
+    empty=np.empty((0, 3), np.float32),
+    scalar=np.float32(3.5),
+)
 
 
 def zip_file(path: Path, content: bytes, storages: dict[str, bytes] = {}, compression=zipfile.ZIP_STORED) -> Path:
@@ -87,8 +96,12 @@ def dotted(module: str, name: str) -> bytes:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_pickle_that_would_run_code_is_refused(make, protocol, tmp_path):
     ran = tmp_path / "ran"
-    for call in (Runs(shutil.copy, __file__, str(ran)), Runs(builtins.open, str(ran), "w"), Runs(builtins.exec, f"open({str(ran)!r}, 'w')"),
-                 Runs(builtins.getattr, OrderedDict, "__init__")):
+    for call in (
+        Runs(shutil.copy, __file__, str(ran)),
+        Runs(builtins.open, str(ran), "w"),
+        Runs(builtins.exec, f"open({str(ran)!r}, 'w')"),
+        Runs(builtins.getattr, OrderedDict, "__init__"),
+    ):
         trap = make(tmp_path / "trap.bin", pickle.dumps({"model": call}, protocol))
         asks = rf"trap\.bin: refused, nothing of it was run: it asks for \S+\.{call.call[0].__name__}, which"
         with pytest.raises(InputError, match=asks) as caught:
@@ -97,16 +110,32 @@ def test_a_pickle_that_would_run_code_is_refused(make, protocol, tmp_path):
         assert not ran.exists()
 
 
-@pytest.mark.parametrize("module, name", [("collections", "OrderedDict.fromkeys"), ("torch._utils", "_rebuild_tensor_v2.__class__"),
-                                          ("argparse", "Namespace.__init__"), ("torch", "load"), ("torch", "FloatStorage.__init__"),
-                                          ("spanbert_jax.interop.torch_file", "Inert"), ("fairseq.meters", "__builtins__")])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("collections", "OrderedDict.fromkeys"),
+        ("torch._utils", "_rebuild_tensor_v2.__class__"),
+        ("argparse", "Namespace.__init__"),
+        ("torch", "load"),
+        ("torch", "FloatStorage.__init__"),
+        ("spanbert_jax.interop.torch_file", "Inert"),
+        ("fairseq.meters", "__builtins__"),
+    ],
+)
 def test_names_near_the_allowed_ones_are_refused(module, name, tmp_path):
     with pytest.raises(InputError, match="refused"):
         read_torch_file(zip_file(tmp_path / "trap.bin", dotted(module, name)))
 
 
-@pytest.mark.parametrize("target", [b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cargparse\nNamespace\n",
-                                    b"ctorch\nFloatStorage\n"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"ccollections\nOrderedDict\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"cargparse\nNamespace\n",
+        b"ctorch\nFloatStorage\n",
+    ],
+)
 @pytest.mark.parametrize("state", [b"(dVread\nI1\ns", b"(N(dVread\nI1\nst"], ids=["state", "attributes"])
 def test_a_pickle_cannot_change_what_it_may_name(target, state, tmp_path):
     before = dict(vars(Inert))
@@ -115,10 +144,25 @@ def test_a_pickle_cannot_change_what_it_may_name(target, state, tmp_path):
     assert vars(Inert) == before
 
 
-@pytest.mark.parametrize("wrong", [dict(offset="I1\n"), dict(shape="I3\n"), dict(shape="I3\n", strides="I0\n"), dict(strides="I-1\n"),
-                                   dict(strides="I2\n"), dict(shape="I2\nI2\n"), dict(offset="I-1\n"), dict(shape="F2.0\n"),
-                                   dict(shape="I1000000000000\n", strides="I0\n"), dict(shape="Vtwo\n"), dict(size=3), dict(size=-1),
-                                   dict(size=1 << 40)], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(offset="I1\n"),
+        dict(shape="I3\n"),
+        dict(shape="I3\n", strides="I0\n"),
+        dict(strides="I-1\n"),
+        dict(strides="I2\n"),
+        dict(shape="I2\nI2\n"),
+        dict(offset="I-1\n"),
+        dict(shape="F2.0\n"),
+        dict(shape="I1000000000000\n", strides="I0\n"),
+        dict(shape="Vtwo\n"),
+        dict(size=3),
+        dict(size=-1),
+        dict(size=1 << 40),
+    ],
+    ids=str,
+)
 def test_a_tensor_that_its_storage_cannot_hold_is_refused(wrong, tmp_path):
     storages = {"0": BASE[0, :2].tobytes()}
     good = zip_file(tmp_path / "good.bin", tensor(), storages)
@@ -129,7 +173,9 @@ def test_a_tensor_that_its_storage_cannot_hold_is_refused(wrong, tmp_path):
 
 def test_compressed_and_big_endian_archives_are_refused(tmp_path):
     with pytest.raises(InputError, match="compressed"):
-        read_torch_file(zip_file(tmp_path / "bomb.bin", tensor(size=1 << 20), {"0": bytes(4 << 20)}, zipfile.ZIP_DEFLATED))
+        read_torch_file(
+            zip_file(tmp_path / "bomb.bin", tensor(size=1 << 20), {"0": bytes(4 << 20)}, zipfile.ZIP_DEFLATED)
+        )
     path = zip_file(tmp_path / "big.bin", tensor(), {"0": bytes(8)})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/byteorder", "big")

@@ -23,8 +23,18 @@ from spanbert_jax.model import spanbert
 from spanbert_jax.model.encoder import Encoder
 from tests.interop.models import random_params, shapes_of, small_config, spec_of, tokenizer_of
 
-HOSTILE = ["Émile's café in ZÜRICH, naïve façade", "中文和English混合 ｆｕｌｌｗｉｄｔｈ", "a\u200bzero\u00a0width\tTAB\u0000NUL\x7f", "emoji 🙂👩‍👩‍👧 end",
-           "x" * 101 + " " + "y" * 99, "don't... (a-b)/c=1,234.5%", "İstanbul ǅ ß ŉ ﬁ", "", "   ", "e\u0301 combining\u0323"]
+HOSTILE = [
+    "Émile's café in ZÜRICH, naïve façade",
+    "中文和English混合 ｆｕｌｌｗｉｄｔｈ",
+    "a\u200bzero\u00a0width\tTAB\u0000NUL\x7f",
+    "emoji 🙂👩‍👩‍👧 end",
+    "x" * 101 + " " + "y" * 99,
+    "don't... (a-b)/c=1,234.5%",
+    "İstanbul ǅ ß ŉ ﬁ",
+    "",
+    "   ",
+    "e\u0301 combining\u0323",
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +55,19 @@ def exported(request, tmp_path_factory):
 
 def rows_of(tokenizer, lines: list[str], length: int) -> dict[str, np.ndarray]:
     """A batch of a line a row, every position an MLM slot."""
-    pieces = [ids[:length - 2] for ids in tokenizer.encode(lines)]
+    encoded = [ids[: length - 2] for ids in tokenizer.encode(lines)]
     tokens = np.full((len(lines), length), tokenizer.pad_id, np.int32)  # [B, L]
-    for row, ids in zip(tokens, pieces):
-        row[:len(ids) + 2] = [tokenizer.cls_id, *ids, tokenizer.sep_id]
+    for row, ids in zip(tokens, encoded):
+        row[: len(ids) + 2] = [tokenizer.cls_id, *ids, tokenizer.sep_id]
     positions = np.tile(np.arange(length, dtype=np.int32), (len(lines), 1))
-    segments = (positions < np.array([[len(ids) + 2] for ids in pieces])).astype(np.int32)
-    return dict(tokens=tokens, segments=segments, positions=positions, token_types=np.zeros_like(tokens), mlm_positions=positions)
+    segments = (positions < np.array([[len(ids) + 2] for ids in encoded])).astype(np.int32)
+    return dict(
+        tokens=tokens,
+        segments=segments,
+        positions=positions,
+        token_types=np.zeros_like(tokens),
+        mlm_positions=positions,
+    )
 
 
 def hidden_states(spec, params, batch) -> np.ndarray:
@@ -88,7 +104,9 @@ def test_hidden_states_are_the_same(exported, lines):
     model, info = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
     assert not info["missing_keys"] and all(name.startswith("cls.predictions.") for name in info["unexpected_keys"])
     batch = rows_of(tokenizer_of(config), lines[:12] + HOSTILE, 64)
-    assert_close_on_text(hidden_states(spec_of(config), params, batch), theirs(model, batch, "last_hidden_state"), batch)
+    assert_close_on_text(
+        hidden_states(spec_of(config), params, batch), theirs(model, batch, "last_hidden_state"), batch
+    )
 
 
 def test_mlm_logits_are_the_same(exported, lines):
@@ -113,8 +131,13 @@ def test_next_sentence_logits_are_the_same(lines, tmp_path):
     model, info = transformers.BertForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert_close_on_text(np.asarray(expected["mlm"]), theirs(model, batch, "prediction_logits"), batch)
-    np.testing.assert_allclose(expected["nsp"][:, 0], theirs(model, batch, "seq_relationship_logits"), atol=1e-5, rtol=1e-5)
-    for auto, others in ((transformers.AutoModel, "cls."), (transformers.AutoModelForMaskedLM, ("bert.pooler.", "cls.seq_relationship."))):
+    np.testing.assert_allclose(
+        expected["nsp"][:, 0], theirs(model, batch, "seq_relationship_logits"), atol=1e-5, rtol=1e-5
+    )
+    for auto, others in (
+        (transformers.AutoModel, "cls."),
+        (transformers.AutoModelForMaskedLM, ("bert.pooler.", "cls.seq_relationship.")),
+    ):
         _, info = auto.from_pretrained(tmp_path / "hf", output_loading_info=True)
         assert not info["missing_keys"] and all(name.startswith(others) for name in info["unexpected_keys"])
     again, missing = to_params(load_weights(tmp_path / "hf").weights, shapes_of(spec))
@@ -153,7 +176,10 @@ def test_real_weights(lines):
     spec = dataclasses.replace(spec_of(small_config()), **fields, vocab_size=tokenizer.vocab_size)
     params, missing = to_params(weights, shapes_of(spec))
     assert missing == ["mlm", "sbo"]
-    assert tokenizer.encode(lines) == transformers.AutoTokenizer.from_pretrained(folder)(lines, add_special_tokens=False)["input_ids"]
+    assert (
+        tokenizer.encode(lines)
+        == transformers.AutoTokenizer.from_pretrained(folder)(lines, add_special_tokens=False)["input_ids"]
+    )
     batch = rows_of(tokenizer, lines[:16] + HOSTILE, 128)
     model = transformers.BertModel.from_pretrained(folder)
     assert_close_on_text(hidden_states(spec, params, batch), theirs(model, batch, "last_hidden_state"), batch)

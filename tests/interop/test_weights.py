@@ -38,17 +38,29 @@ def torch_bytes(tensors: dict[str, np.ndarray]) -> tuple[bytes, dict[str, bytes]
     """The pickle and the storages of a flat dict of float32 tensors in the format of torch.save, written by hand."""
     parts, storages = [b"("], {}
     for key, (name, array) in enumerate(tensors.items()):
-        numbers = ["".join(f"I{number}\n" for number in some) for some in (array.shape, np.array(array.strides) // array.itemsize)]
-        parts.append((f"V{name}\nctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV{key}\nVcpu\nI{array.size}\ntQ"
-                      f"I0\n({numbers[0]}t({numbers[1]}tI00\nNtR").encode())
+        numbers = [
+            "".join(f"I{number}\n" for number in some)
+            for some in (array.shape, np.array(array.strides) // array.itemsize)
+        ]
+        parts.append(
+            (
+                f"V{name}\nctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV{key}\nVcpu\nI{array.size}\ntQ"
+                f"I0\n({numbers[0]}t({numbers[1]}tI00\nNtR"
+            ).encode()
+        )
         storages[str(key)] = np.ascontiguousarray(array).tobytes()
     return b"".join(parts) + b"d.", storages
 
 
 def test_a_huggingface_folder(tmp_path):
-    save_file({name: array for name, array in THEIRS.items() if not name.startswith(names.SBO)}, tmp_path / "model.safetensors")
+    save_file(
+        {name: array for name, array in THEIRS.items() if not name.startswith(names.SBO)},
+        tmp_path / "model.safetensors",
+    )
     assert load_weights(tmp_path)[1:] == (None, None)
-    save_file({name: array for name, array in THEIRS.items() if name.startswith(names.SBO)}, tmp_path / "sbo_head.safetensors")
+    save_file(
+        {name: array for name, array in THEIRS.items() if name.startswith(names.SBO)}, tmp_path / "sbo_head.safetensors"
+    )
     (tmp_path / "config.json").write_text('{"hidden_size": 24}')
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
     weights, config, vocabulary = load_weights(tmp_path)
@@ -74,7 +86,9 @@ def test_the_originals_pickles(wrapped, tmp_path):
 
 
 def test_pytorch_model_bin_whatever_its_name(tmp_path):
-    content, storages = torch_bytes({name.removeprefix("bert."): array for name, array in THEIRS.items() if name.startswith("bert.")})
+    content, storages = torch_bytes(
+        {name.removeprefix("bert."): array for name, array in THEIRS.items() if name.startswith("bert.")}
+    )
     for name in ("pytorch_model.bin", "encoder.ckpt"):
         params, missing = to_params(load_weights(zip_file(tmp_path / name, content, storages)).weights, SHAPES)
         assert missing == ["mlm", "sbo"]
@@ -85,7 +99,9 @@ def test_ours_in_the_originals_names_and_back(tmp_path):
     export_original(tmp_path / "out", PARAMS, CONFIG, tokenizer_of(CONFIG))
     weights, config, vocabulary = load_weights(tmp_path / "out")
     assert config["num_attention_heads"] == 4 and vocabulary == tmp_path / "out" / "vocab.txt"
-    assert "cls.pair_target_predictions.decoder.weight" in weights  # tied, and there under both names as in the original
+    assert (
+        "cls.pair_target_predictions.decoder.weight" in weights
+    )  # tied, and there under both names as in the original
     params, missing = to_params(weights, SHAPES)
     assert not missing
     assert_same(params, PARAMS)
@@ -94,15 +110,25 @@ def test_ours_in_the_originals_names_and_back(tmp_path):
 
 
 def test_duplicates_buffers_and_other_heads_are_checked_and_dropped():
-    extra = {"cls.predictions.decoder.weight": THEIRS[WORD], "cls.predictions.decoder.bias": THEIRS["cls.predictions.bias"],
-             "cls.pair_target_predictions.decoder.weight": THEIRS[WORD], "bert.embeddings.position_ids": np.arange(64)[None],
-             "bert.embeddings.token_type_ids": np.zeros((1, 64), np.int64), "bert.pooler.dense.weight": np.zeros((24, 24), np.float32),
-             "bert.pooler.dense.bias": np.zeros(24, np.float32), "cls.seq_relationship.weight": np.zeros((2, 24), np.float32),
-             "cls.seq_relationship.bias": np.zeros(2, np.float32)}
+    extra = {
+        "cls.predictions.decoder.weight": THEIRS[WORD],
+        "cls.predictions.decoder.bias": THEIRS["cls.predictions.bias"],
+        "cls.pair_target_predictions.decoder.weight": THEIRS[WORD],
+        "bert.embeddings.position_ids": np.arange(64)[None],
+        "bert.embeddings.token_type_ids": np.zeros((1, 64), np.int64),
+        "bert.pooler.dense.weight": np.zeros((24, 24), np.float32),
+        "bert.pooler.dense.bias": np.zeros(24, np.float32),
+        "cls.seq_relationship.weight": np.zeros((2, 24), np.float32),
+        "cls.seq_relationship.bias": np.zeros(2, np.float32),
+    }
     params, missing = to_params(THEIRS | extra, SHAPES)
     assert not missing
     assert_same(params, PARAMS)
-    for name in ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "cls.pair_target_predictions.decoder.weight"):
+    for name in (
+        "cls.predictions.decoder.weight",
+        "cls.predictions.decoder.bias",
+        "cls.pair_target_predictions.decoder.weight",
+    ):
         refused(THEIRS | extra | {name: extra[name] + 1}, name, "must be tied")
     refused(THEIRS | {"bert.embeddings.position_ids": np.arange(64)[None] + 2}, "bert.embeddings.position_ids")
 
@@ -129,28 +155,40 @@ def test_unexpected_tensors_are_named():
 
 
 def test_missing_tensors_are_named():
-    for name, words in {"bert.encoder.layer.1.output.dense.bias": ("bert.encoder.layer.1.output.dense.bias is missing",),
-                        "bert.embeddings.LayerNorm.weight": ("encoder/embeddings/norm/scale",),
-                        "cls.predictions.transform.dense.weight": ("mlm/transform/kernel",)}.items():
+    for name, words in {
+        "bert.encoder.layer.1.output.dense.bias": ("bert.encoder.layer.1.output.dense.bias is missing",),
+        "bert.embeddings.LayerNorm.weight": ("encoder/embeddings/norm/scale",),
+        "cls.predictions.transform.dense.weight": ("mlm/transform/kernel",),
+    }.items():
         refused({key: array for key, array in THEIRS.items() if key != name}, *words)
     refused({name: array for name, array in THEIRS.items() if name.startswith("cls.")}, "encoder/")
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(vocab_size=5000), ["the vocabulary (data.vocab) is 4096 there, 5000 in this model"]),
-    (dict(layers=2), ["model.layers is 3 there, 2 in this model"]),
-    (dict(layers=4), ["model.layers is 3 there, 4 in this model"]),
-    (dict(width=32), ["model.width is 24 there, 32"]),
-    (dict(mlp_width=64), ["model.mlp_width is 40 there, 64"]),
-    (dict(max_positions=128), ["model.max_positions is 64 there, 128"]),
-    (dict(max_targets=7, sbo_position_width=11), ["masking.max_targets is 5 there, 7", "model.sbo_position_width is 10 there, 11"]),
-], ids=str)
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(vocab_size=5000), ["the vocabulary (data.vocab) is 4096 there, 5000 in this model"]),
+        (dict(layers=2), ["model.layers is 3 there, 2 in this model"]),
+        (dict(layers=4), ["model.layers is 3 there, 4 in this model"]),
+        (dict(width=32), ["model.width is 24 there, 32"]),
+        (dict(mlp_width=64), ["model.mlp_width is 40 there, 64"]),
+        (dict(max_positions=128), ["model.max_positions is 64 there, 128"]),
+        (
+            dict(max_targets=7, sbo_position_width=11),
+            ["masking.max_targets is 5 there, 7", "model.sbo_position_width is 10 there, 11"],
+        ),
+    ],
+    ids=str,
+)
 def test_other_sizes_are_told_in_the_words_of_the_config(change, words):
     refused(THEIRS, *words, shapes=shapes_of(dataclasses.replace(spec_of(CONFIG), **change)))
 
 
 def test_wrong_shapes_and_types():
-    refused(THEIRS | {"cls.predictions.bias": np.zeros(7, np.float32)}, "cls.predictions.bias has shape (7,), the model wants (4096,)")
+    refused(
+        THEIRS | {"cls.predictions.bias": np.zeros(7, np.float32)},
+        "cls.predictions.bias has shape (7,), the model wants (4096,)",
+    )
     refused(THEIRS | {WORD: np.zeros(4096, np.float32)}, f"{WORD} has shape (4096,)")
     refused(THEIRS | {"cls.predictions.bias": np.zeros(4096, np.int8)}, "cls.predictions.bias holds int8")
 
@@ -208,7 +246,9 @@ def write_index(folder, places, name="model.safetensors.index.json"):
     return folder / name
 
 
-@pytest.mark.parametrize("kind, index", [("safetensors", "model.safetensors.index.json"), ("bin", "pytorch_model.bin.index.json")])
+@pytest.mark.parametrize(
+    "kind, index", [("safetensors", "model.safetensors.index.json"), ("bin", "pytorch_model.bin.index.json")]
+)
 def test_weights_in_several_files(kind, index, tmp_path):
     path = write_index(tmp_path / "in", write_shards(tmp_path / "in", kind), index)
     for source in (path.parent, path):
@@ -225,7 +265,9 @@ def test_an_index_that_is_refused(tmp_path):
         write_index(folder, places)
         with pytest.raises(InputError) as caught:
             load_weights(folder)
-        assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in (str(folder), *words)), str(caught.value)
+        assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in (str(folder), *words)), str(
+            caught.value
+        )
 
     some, other = next(iter(places)), "model-00002-of-00003.safetensors"
     shutil.copy(folder / other, tmp_path / "outside.safetensors")
@@ -254,7 +296,9 @@ def test_a_tensor_in_two_files(tmp_path):
 
 
 def test_one_tensor_under_two_names_of_a_file(tmp_path):
-    save_file({"embeddings.LayerNorm.gamma": np.zeros(4), "bert.embeddings.LayerNorm.weight": np.ones(4)}, tmp_path / "x")
+    save_file(
+        {"embeddings.LayerNorm.gamma": np.zeros(4), "bert.embeddings.LayerNorm.weight": np.ones(4)}, tmp_path / "x"
+    )
     with pytest.raises(InputError, match="1 tensors twice"):
         load_weights(tmp_path / "x")
 
@@ -267,8 +311,14 @@ def test_a_real_training_checkpoint_gives_its_model():
 
 def test_sizes_of_weights():
     assert sizes(names.their_shapes(SHAPES)) == {
-        "the vocabulary (data.vocab)": 4096, "model.width": 24, "model.max_positions": 64, "model.mlp_width": 40, "masking.max_targets": 5,
-        "model.sbo_position_width": 10, "model.layers": 3}
+        "the vocabulary (data.vocab)": 4096,
+        "model.width": 24,
+        "model.max_positions": 64,
+        "model.mlp_width": 40,
+        "masking.max_targets": 5,
+        "model.sbo_position_width": 10,
+        "model.layers": 3,
+    }
     assert sizes({}) == {}
 
 
@@ -283,4 +333,9 @@ def test_fingerprint_is_of_content_and_place():
 def test_json_of_an_export_has_no_surprises(tmp_path):
     export_original(tmp_path / "out", PARAMS, CONFIG, tokenizer_of(CONFIG))
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert (config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"], config["vocab_size"]) == (3, 24, 40, 4096)
+    assert (config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"], config["vocab_size"]) == (
+        3,
+        24,
+        40,
+        4096,
+    )

@@ -10,9 +10,26 @@ from spanbert_jax.model.spec import ModelSpec
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens" / "golden_model.npz")
 TIED = ("cls.predictions.decoder.weight", "cls.pair_target_predictions.decoder.weight")
 
-SPEC = ModelSpec(layers=3, width=32, heads=4, mlp_width=64, max_positions=40, sbo_position_width=200, dropout=0.1, attention_dropout=0.1,
-                 init_std=0.02, norm_eps=1e-12, attention="xla", remat="none", scan_unroll=1, dtype=np.dtype("float32"), vocab_size=97,
-                 max_targets=7, sbo=True, nsp=False)
+SPEC = ModelSpec(
+    layers=3,
+    width=32,
+    heads=4,
+    mlp_width=64,
+    max_positions=40,
+    sbo_position_width=200,
+    dropout=0.1,
+    attention_dropout=0.1,
+    init_std=0.02,
+    norm_eps=1e-12,
+    attention="xla",
+    remat="none",
+    scan_unroll=1,
+    dtype=np.dtype("float32"),
+    vocab_size=97,
+    max_targets=7,
+    sbo=True,
+    nsp=False,
+)
 
 
 def tree_of(prefix: str, shapes: dict[str, tuple]) -> dict[str, np.ndarray]:
@@ -27,15 +44,23 @@ def batch() -> dict[str, np.ndarray]:
     """The golden input: every masked position a slot, and every target of a pair row a slot of its own."""
     tokens = GOLDEN["src_tokens"].astype(np.int32)
     rows, length = tokens.shape
-    result = dict(tokens=tokens, segments=(tokens != 0).astype(np.int32), positions=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
-                  token_types=GOLDEN["segment_labels"].astype(np.int32))
+    result = dict(
+        tokens=tokens,
+        segments=(tokens != 0).astype(np.int32),
+        positions=np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
+        token_types=GOLDEN["segment_labels"].astype(np.int32),
+    )
     everywhere = result["positions"]
     targets = GOLDEN["lm_target"].astype(np.int32)
     result |= dict(mlm_positions=everywhere, mlm_targets=targets, mlm_weights=(targets != 0).astype(np.float32))
     pairs, pair_targets = GOLDEN["pairs"].astype(np.int32), GOLDEN["pair_targets"].astype(np.int32)
     _, spans, most = pair_targets.shape
     slots = pair_targets.reshape(rows, -1)
-    result |= dict(sbo_left=np.repeat(pairs[..., 0], most, axis=1), sbo_right=np.repeat(pairs[..., 1], most, axis=1),
-                   sbo_offset=np.tile(np.arange(most, dtype=np.int32), (rows, spans)), sbo_targets=slots,
-                   sbo_weights=(slots != 0).astype(np.float32))
+    result |= dict(
+        sbo_left=np.repeat(pairs[..., 0], most, axis=1),
+        sbo_right=np.repeat(pairs[..., 1], most, axis=1),
+        sbo_offset=np.tile(np.arange(most, dtype=np.int32), (rows, spans)),
+        sbo_targets=slots,
+        sbo_weights=(slots != 0).astype(np.float32),
+    )
     return result

@@ -30,6 +30,7 @@ SHAPES = {"BERT's": (128, 12, 64), "odd": (256, 1, 20), "several blocks": (640, 
 @pytest.fixture(scope="module")
 def packed(store):
     """segments [ROWS, L] of real packed rows, by L."""
+
     @functools.cache
     def rows(length):
         config = small_config(seq_len=length, data__max_blocks_per_row=4, model__max_positions=length)
@@ -38,6 +39,7 @@ def packed(store):
         chosen = np.flatnonzero(several & padded)[:ROWS]
         assert len(chosen) == ROWS
         return segments[chosen]
+
     return rows
 
 
@@ -66,7 +68,9 @@ def test_kernels_equal_plain_attention(packed, kernel, shape):
     text = segments > 0
     q, k, v, gradient = inputs(segments, heads, head_width)
     gradient *= text[:, :, None, None]  # nobody reads padding
-    for ours, reference in zip(outcome(KERNELS[kernel], q, k, v, gradient, segments), outcome(plain, q, k, v, gradient, segments)):
+    for ours, reference in zip(
+        outcome(KERNELS[kernel], q, k, v, gradient, segments), outcome(plain, q, k, v, gradient, segments)
+    ):
         assert np.abs(reference[text]).max() > 0.1
         np.testing.assert_allclose(ours[text], reference[text], atol=5e-6)
 
@@ -97,15 +101,25 @@ def flash_config(name, **changes):
 @pytest.fixture(scope="module")
 def step_with(store):
     """(names in the program, metrics, parameters) of the first train step with an attention on a mesh."""
+
     @functools.cache
     def step(name, data=1, fsdp=1, tensor=1):
-        config = flash_config(name, model__layers=1, model__heads=2, batch_size=8, eval__batch_size=8,
-                              mesh__data=data, mesh__fsdp=fsdp, mesh__tensor=tensor)
+        config = flash_config(
+            name,
+            model__layers=1,
+            model__heads=2,
+            batch_size=8,
+            eval__batch_size=8,
+            mesh__data=data,
+            mesh__fsdp=fsdp,
+            mesh__tensor=tensor,
+        )
         program = small_program(config, data * fsdp * tensor)
         state, batch = program.init(None), sharding.put_batch(program.mesh, next(batches_of(store, config)))
         names = program.train_step.lower(state, batch).as_text(debug_info=True)
         state, metrics = program.train_step(state, batch)
         return names, *jax.device_get((metrics, state.params))
+
     return step
 
 
@@ -117,7 +131,9 @@ def test_a_step_of_a_model_with_splash(step_with, mesh):
     plain_names, plain_metrics, plain_params = step_with("xla")
     assert "splash_mha_fwd" in names and "splash_mha_dkv" in names and "splash_mha" not in plain_names
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), metrics, plain_metrics)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-3), params, plain_params)  # Adam magnifies rounding
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-3), params, plain_params
+    )  # Adam magnifies rounding
 
 
 def test_a_kernel_does_not_forget_dropout(packed):
@@ -129,16 +145,29 @@ def test_a_kernel_does_not_forget_dropout(packed):
     attend(spec, q, k, v, segments, None)
 
 
-@pytest.mark.parametrize("platform, changes, chosen", [
-    ("tpu", {}, "splash"), ("gpu", {}, "cudnn"), ("cpu", {}, "xla"), ("other gpu", {}, "xla"),
-    ("tpu", dict(model__attention_dropout=0.1), "xla"), ("gpu", dict(model__attention_dropout=0.1), "xla"),
-    ("tpu", dict(model__attention_dropout=0.1, model__skip_attention_dropout=True), "splash"),
-    ("gpu", dict(model__attention_dropout=0.1, model__skip_attention_dropout=True), "cudnn"),
-    ("cpu", dict(model__attention_dropout=0.1, model__skip_attention_dropout=True), "xla"),
-    ("tpu", dict(seq_len=64), "xla"), ("gpu", dict(seq_len=64), "cudnn"), ("gpu", dict(seq_len=65), "xla"),
-    ("tpu", dict(model__dtype="float32"), "splash"), ("gpu", dict(model__dtype="float32"), "xla"), ("gpu", dict(model__dtype="bfloat16"), "cudnn"),
-    ("gpu", dict(model__heads=8), "xla"), ("tpu", dict(model__heads=8), "splash"), ("gpu", dict(model__width=640), "xla"),
-])
+@pytest.mark.parametrize(
+    "platform, changes, chosen",
+    [
+        ("tpu", {}, "splash"),
+        ("gpu", {}, "cudnn"),
+        ("cpu", {}, "xla"),
+        ("other gpu", {}, "xla"),
+        ("tpu", dict(model__attention_dropout=0.1), "xla"),
+        ("gpu", dict(model__attention_dropout=0.1), "xla"),
+        ("tpu", dict(model__attention_dropout=0.1, model__skip_attention_dropout=True), "splash"),
+        ("gpu", dict(model__attention_dropout=0.1, model__skip_attention_dropout=True), "cudnn"),
+        ("cpu", dict(model__attention_dropout=0.1, model__skip_attention_dropout=True), "xla"),
+        ("tpu", dict(seq_len=64), "xla"),
+        ("gpu", dict(seq_len=64), "cudnn"),
+        ("gpu", dict(seq_len=65), "xla"),
+        ("tpu", dict(model__dtype="float32"), "splash"),
+        ("gpu", dict(model__dtype="float32"), "xla"),
+        ("gpu", dict(model__dtype="bfloat16"), "cudnn"),
+        ("gpu", dict(model__heads=8), "xla"),
+        ("tpu", dict(model__heads=8), "splash"),
+        ("gpu", dict(model__width=640), "xla"),
+    ],
+)
 def test_auto_takes_the_platforms_kernel_where_it_can(platform, changes, chosen):
     config = flash_config("auto", **changes)
     assert validate(config, platform) == []
@@ -162,9 +191,16 @@ def test_a_name_is_taken_or_refused_but_never_changed(name, skip, platform):
         assert spec.attention_dropout == (0 if name != "xla" and skip else 0.1)
 
 
-@pytest.mark.parametrize("platform, capability, told", [
-    ("gpu", "9.0", "gpu"), ("gpu", "12.0", "gpu"), ("gpu", "8.0", "gpu"), ("gpu", "7.5", "other gpu"), ("gpu", "gfx942", "other gpu"),
-])
+@pytest.mark.parametrize(
+    "platform, capability, told",
+    [
+        ("gpu", "9.0", "gpu"),
+        ("gpu", "12.0", "gpu"),
+        ("gpu", "8.0", "gpu"),
+        ("gpu", "7.5", "other gpu"),
+        ("gpu", "gfx942", "other gpu"),
+    ],
+)
 def test_platform_of_a_gpu(platform, capability, told):
     assert flash.platform_of(SimpleNamespace(platform=platform, compute_capability=capability)) == told
 
@@ -200,6 +236,13 @@ def test_splash_compiles_for_a_tpu():
     """Forward and backward, over a mesh, heads of 64."""
     if not importlib.util.find_spec("libtpu"):
         pytest.skip("compiling for a TPU needs libtpu")
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "PYTHONPATH": os.getcwd()}
-    process = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "PYTHONPATH": os.getcwd(),
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert process.returncode == 0, process.stderr[-3000:]

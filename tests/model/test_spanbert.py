@@ -17,8 +17,12 @@ from tests.model import golden
 
 SPEC = golden.SPEC
 OBJECTIVES = ConfigDict(dict(mlm_weight=1.0, sbo_weight=1.0, nsp_weight=0.0, sbo_count_offset=1))
-SHAPES = {path: leaf.shape for path, leaf in
-          flatten_dict(jax.eval_shape(lambda: spanbert.init_params(SPEC, jax.random.key(0))), sep="/").items()}
+SHAPES = {
+    path: leaf.shape
+    for path, leaf in flatten_dict(
+        jax.eval_shape(lambda: spanbert.init_params(SPEC, jax.random.key(0))), sep="/"
+    ).items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,9 @@ def test_logits_are_the_originals(params):
     logits = spanbert.apply(SPEC, params, batch)
     text, rows = batch["segments"] == 1, batch["sbo_left"] > 0
     np.testing.assert_allclose(logits["mlm"][text], golden.GOLDEN["lm_logits"][text], atol=1e-5)
-    np.testing.assert_allclose(logits["sbo"][rows], golden.GOLDEN["pair_logits"].reshape(logits["sbo"].shape)[rows], atol=1e-5)
+    np.testing.assert_allclose(
+        logits["sbo"][rows], golden.GOLDEN["pair_logits"].reshape(logits["sbo"].shape)[rows], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("change", [{}, {"remat": "full"}, {"remat": "dots"}, {"scan_unroll": 3}], ids=str)
@@ -79,7 +85,10 @@ def test_packed_blocks_give_the_logits_of_blocks_alone(params):
     segments = np.repeat(np.arange(1, 4, dtype=np.int32), lengths)[None]
     encode = lambda *fields: Encoder(SPEC).apply({"params": params["encoder"]}, *fields)
     together = encode(packed, segments, positions, ones)[0]
-    alone = [encode(block[None], np.ones_like(block)[None], np.arange(len(block))[None], np.zeros_like(block)[None])[0] for block in blocks]
+    alone = [
+        encode(block[None], np.ones_like(block)[None], np.arange(len(block))[None], np.zeros_like(block)[None])[0]
+        for block in blocks
+    ]
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-5)
 
 

@@ -50,8 +50,12 @@ ENTRY %main (x.1: f32[4]) -> f32[4] {{
 def trips(text: str) -> list[int | None]:
     """Of the loops of a program, in order."""
     module = parse(text)
-    return [module.trip_count(computation, one) for computation in module.computations.values()
-            for one in computation.instructions.values() if one.opcode == "while"]
+    return [
+        module.trip_count(computation, one)
+        for computation in module.computations.values()
+        for one in computation.instructions.values()
+        if one.opcode == "while"
+    ]
 
 
 def test_shapes_operands_and_attributes():
@@ -67,8 +71,16 @@ ENTRY %main.3_spmd (p: bf16[2,3]) -> (f32[], bf16[2,3]) {
     assert entry.name == "main.3_spmd" and entry.root.name == "t" and entry.parameters == ("p",)
     p, start, c, t = entry.instructions.values()
     assert p.parts == ((Array("bf16", (2, 3), 1),),) and p.arrays[0].bytes == 12 and p.literal == "0"
-    assert start.parts == ((Array("bf16", (2, 3), 0), Array("pred", (5,), 0)), (Array("s4", (3, 3), 0),), (Array("u32", (), 2),))
-    assert [array.bytes for array in start.arrays] == [12, 5, 5, 4] and start.opcode == "slice-start" and start.operands == ("p",)
+    assert start.parts == (
+        (Array("bf16", (2, 3), 0), Array("pred", (5,), 0)),
+        (Array("s4", (3, 3), 0),),
+        (Array("u32", (), 2),),
+    )
+    assert (
+        [array.bytes for array in start.arrays] == [12, 5, 5, 4]
+        and start.opcode == "slice-start"
+        and start.operands == ("p",)
+    )
     assert c.literal == "-1.5e+3" and c.operands == ()
     assert t.operands == ("c", "p") and t.op_name == "jit(f)/dot(%q)" and t.called("calls") == ""
     assert entry.users["p"] == [(start, 0), (t, 1)]
@@ -80,24 +92,27 @@ def test_what_is_no_program_is_refused(text):
         parse(text)
 
 
-@pytest.mark.parametrize("written, groups", [
-    ("replica_groups={{0,1},{2,3}}, dimensions={0}", [(0, 1), (2, 3)]),
-    ("replica_groups={{0},{1},{2},{3}}", [(0,), (1,), (2,), (3,)]),
-    ("channel_id=1, replica_groups={}, to_apply=%add", [tuple(range(8))]),
-    ("to_apply=%add", [tuple(range(8))]),
-    ("replica_groups=[2,4]<=[8], dimensions={0}", [(0, 1, 2, 3), (4, 5, 6, 7)]),
-    ("replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}", [(0, 4), (1, 5), (2, 6), (3, 7)]),
-    ("replica_groups=[4,2]<=[2,2,2]T(0,2,1)", [(0, 2), (1, 3), (4, 6), (5, 7)]),
-    ("replica_groups=mesh['x'=2,'y'=4] {'y'}, use_global_device_ids=true", [(0, 1, 2, 3), (4, 5, 6, 7)]),
-    ("replica_groups=mesh['x'=2,'y'=4] {'x'}", [(0, 4), (1, 5), (2, 6), (3, 7)]),
-    ("replica_groups=mesh['x'=2,'y'=2,'z'=2] {'x','z'}", [(0, 1, 4, 5), (2, 3, 6, 7)]),
-    ("replica_groups=mesh['x'=1,'y'=4,'z'=2], device_ids=([2,4]T(1,0)) {'y'}, x={0}", [(0, 1, 2, 3), (4, 5, 6, 7)]),
-    ("replica_groups=mesh['x'=1,'y'=4,'z'=2], device_ids=([2,4]T(1,0)) {'z'}", [(0, 4), (1, 5), (2, 6), (3, 7)]),
-    ("replica_groups=mesh['x'=2,'y'=2], device_ids=(3,1,2,0) {'y'}", [(3, 1), (2, 0)]),
-    ("replica_groups=mesh['x'=8] {'x':(2)2}", [(0, 2), (1, 3), (4, 6), (5, 7)]),
-    ("source_target_pairs={{0,1},{1,0},{2,3}}, metadata", [(2, 3), (0, 1)]),
-    ("source_target_pairs={{2,0},{0,1},{1,2},{3,3}}", [(2, 0, 1), (3,)]),
-])
+@pytest.mark.parametrize(
+    "written, groups",
+    [
+        ("replica_groups={{0,1},{2,3}}, dimensions={0}", [(0, 1), (2, 3)]),
+        ("replica_groups={{0},{1},{2},{3}}", [(0,), (1,), (2,), (3,)]),
+        ("channel_id=1, replica_groups={}, to_apply=%add", [tuple(range(8))]),
+        ("to_apply=%add", [tuple(range(8))]),
+        ("replica_groups=[2,4]<=[8], dimensions={0}", [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}", [(0, 4), (1, 5), (2, 6), (3, 7)]),
+        ("replica_groups=[4,2]<=[2,2,2]T(0,2,1)", [(0, 2), (1, 3), (4, 6), (5, 7)]),
+        ("replica_groups=mesh['x'=2,'y'=4] {'y'}, use_global_device_ids=true", [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ("replica_groups=mesh['x'=2,'y'=4] {'x'}", [(0, 4), (1, 5), (2, 6), (3, 7)]),
+        ("replica_groups=mesh['x'=2,'y'=2,'z'=2] {'x','z'}", [(0, 1, 4, 5), (2, 3, 6, 7)]),
+        ("replica_groups=mesh['x'=1,'y'=4,'z'=2], device_ids=([2,4]T(1,0)) {'y'}, x={0}", [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ("replica_groups=mesh['x'=1,'y'=4,'z'=2], device_ids=([2,4]T(1,0)) {'z'}", [(0, 4), (1, 5), (2, 6), (3, 7)]),
+        ("replica_groups=mesh['x'=2,'y'=2], device_ids=(3,1,2,0) {'y'}", [(3, 1), (2, 0)]),
+        ("replica_groups=mesh['x'=8] {'x':(2)2}", [(0, 2), (1, 3), (4, 6), (5, 7)]),
+        ("source_target_pairs={{0,1},{1,0},{2,3}}, metadata", [(2, 3), (0, 1)]),
+        ("source_target_pairs={{2,0},{0,1},{1,2},{3,3}}", [(2, 0, 1), (3,)]),
+    ],
+)
 def test_groups_of_devices(written, groups):
     assert device_groups(written, 8) == groups
 
@@ -108,10 +123,18 @@ def test_an_unknown_way_to_write_groups_is_refused():
 
 
 @pytest.mark.parametrize("sides", ["%number, %limit", "%number, %carried_limit"])
-@pytest.mark.parametrize("direction, start, bound, step, times", [
-    ("LT", 0, 12, 1, 12), ("LT", 1, 12, 1, 11), ("LE", 0, 12, 4, 4), ("GT", 12, 0, -1, 12), ("GE", 6, 0, -3, 3), ("NE", 0, 8, 2, 4),
-    ("LT", 5, 5, 1, 0),
-])
+@pytest.mark.parametrize(
+    "direction, start, bound, step, times",
+    [
+        ("LT", 0, 12, 1, 12),
+        ("LT", 1, 12, 1, 11),
+        ("LE", 0, 12, 4, 4),
+        ("GT", 12, 0, -1, 12),
+        ("GE", 6, 0, -3, 3),
+        ("NE", 0, 8, 2, 4),
+        ("LT", 5, 5, 1, 0),
+    ],
+)
 def test_trips_are_read_off_a_loop_that_counts(direction, start, bound, step, times, sides):
     assert trips(LOOP.format(direction=direction, start=start, bound=bound, step=step, sides=sides)) == [times]
 

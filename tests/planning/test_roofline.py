@@ -12,7 +12,16 @@ from spanbert_jax.planning.topologies import Topology
 from spanbert_jax.training import sharding
 from tests.small import small_config
 
-CHIP = Device("chip", ("chip",), peak_flops=100.0, memory_bytes=1000, memory_bandwidth=50.0, link_bandwidth=10.0, network_bandwidth=2.0, source="made up")
+CHIP = Device(
+    "chip",
+    ("chip",),
+    peak_flops=100.0,
+    memory_bytes=1000,
+    memory_bandwidth=50.0,
+    link_bandwidth=10.0,
+    network_bandwidth=2.0,
+    source="made up",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +44,20 @@ def test_products_and_memory():
     machine = Machine("made up", CHIP, tuple(jax.devices()), 1, (2, 4), (False, True))
     mesh = sharding.make_mesh(small_config(mesh__data=8).mesh, machine.devices)
     line = roofline(Costs(200, 300, ()), machine, mesh)
-    assert (line.compute_seconds, line.memory_seconds) == (2.0, 6.0) and (line.bound_seconds, line.bound_by, line.serial_seconds) == (6.0, "memory", 8.0)
+    assert (line.compute_seconds, line.memory_seconds) == (2.0, 6.0) and (
+        line.bound_seconds,
+        line.bound_by,
+        line.serial_seconds,
+    ) == (6.0, "memory", 8.0)
 
 
 def test_a_ring_a_line_and_both():
-    ring, line, both = (("all-gather", axes, size) for axes, size in ((("fsdp",), 4), (("data",), 2), (("data", "fsdp"), 8)))
-    assert seconds(ring, 2, 4) == (pytest.approx(3 * 800 * 3 / 4 / 20), 0)       # two links of the ring of four
-    assert seconds(line, 2, 4) == (pytest.approx(3 * 800 * 1 / 2 / 10), 0)       # one link between two rows
-    assert seconds(both, 2, 4) == (pytest.approx(3 * 800 * 7 / 8 / 30), 0)       # all three
+    ring, line, both = (
+        ("all-gather", axes, size) for axes, size in ((("fsdp",), 4), (("data",), 2), (("data", "fsdp"), 8))
+    )
+    assert seconds(ring, 2, 4) == (pytest.approx(3 * 800 * 3 / 4 / 20), 0)  # two links of the ring of four
+    assert seconds(line, 2, 4) == (pytest.approx(3 * 800 * 1 / 2 / 10), 0)  # one link between two rows
+    assert seconds(both, 2, 4) == (pytest.approx(3 * 800 * 7 / 8 / 30), 0)  # all three
     assert seconds(("all-reduce", ("fsdp",), 4), 2, 4)[0] == pytest.approx(2 * seconds(ring, 2, 4)[0])
     assert seconds(ring, 2, 4, wraps=(False, False))[0] == pytest.approx(2 * seconds(ring, 2, 4)[0])
 
@@ -54,4 +69,7 @@ def test_nodes_share_the_network():
 
 
 def test_what_a_slice_sends():
-    assert seconds((SEND, ("data",), 2), 2, 4, slices=2, torus=(1, 4), wraps=(False, False)) == (0, pytest.approx(3 * 2 * 800 / 2 / 2))
+    assert seconds((SEND, ("data",), 2), 2, 4, slices=2, torus=(1, 4), wraps=(False, False)) == (
+        0,
+        pytest.approx(3 * 2 * 800 / 2 / 2),
+    )

@@ -19,8 +19,17 @@ from spanbert_jax.planning.topologies import target_config, topology
 
 WHEELS = {"tpu": "libtpu", "gpu": "jax_cuda12_plugin"}
 TOPOLOGIES = {  # name -> devices
-    "v5e:1x1": 1, "v5e:16x16": 256, "2*v5e:4x4": 32, "v4:2x2x2": 8, "v4:4x4x8": 128, "v5p:2x2x4": 16, "3*v5p:2x2x1": 12, "v6e:8x8": 64,
-    "h100:8": 8, "h100:4x8": 32, "a100:2": 2,
+    "v5e:1x1": 1,
+    "v5e:16x16": 256,
+    "2*v5e:4x4": 32,
+    "v4:2x2x2": 8,
+    "v4:4x4x8": 128,
+    "v5p:2x2x4": 16,
+    "3*v5p:2x2x1": 12,
+    "v6e:8x8": 64,
+    "h100:8": 8,
+    "h100:4x8": 32,
+    "a100:2": 2,
 }
 
 # Says what a topology is, and what its compiler makes of a sum over all devices. Of a TPU also how much memory its compiler grants.
@@ -70,8 +79,13 @@ def probe(names: list[str], env: dict[str, str]) -> tuple[dict, str]:
 @pytest.fixture(scope="module")
 def probed():
     """Probes of all topologies of a platform, in a process of its own: libraries of accelerators stay loaded. None of the variables that
-    this process was started with help."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_PLATFORMS", "TPU_", "TF_CPP", "XLA_FLAGS"))}
+    this process was started with help.
+    """
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_PLATFORMS", "TPU_", "TF_CPP", "XLA_FLAGS"))
+    }
     done = {}
 
     def of(platform: str):
@@ -88,35 +102,66 @@ def platform_of(name: str) -> str:
     return "gpu" if parse(name).family in GPUS else "tpu"
 
 
-@pytest.mark.parametrize("name, layout", [
-    ("v5e:16x16", Layout("v5e", 1, (16, 16))),
-    ("2*v5e:16x16", Layout("v5e", 2, (16, 16))),
-    ("v4:4x4x12", Layout("v4", 1, (4, 4, 12))),
-    ("v5p:2x2x1", Layout("v5p", 1, (2, 2, 1))),
-    ("h100:8", Layout("h100", 1, (8,))),
-    ("h100:4x8", Layout("h100", 4, (8,))),
-    ("2*a100:4x8", Layout("a100", 8, (8,))),
-    ("cpu:8", Layout("cpu", 1, (8,))),
-])
+@pytest.mark.parametrize(
+    "name, layout",
+    [
+        ("v5e:16x16", Layout("v5e", 1, (16, 16))),
+        ("2*v5e:16x16", Layout("v5e", 2, (16, 16))),
+        ("v4:4x4x12", Layout("v4", 1, (4, 4, 12))),
+        ("v5p:2x2x1", Layout("v5p", 1, (2, 2, 1))),
+        ("h100:8", Layout("h100", 1, (8,))),
+        ("h100:4x8", Layout("h100", 4, (8,))),
+        ("2*a100:4x8", Layout("a100", 8, (8,))),
+        ("cpu:8", Layout("cpu", 1, (8,))),
+    ],
+)
 def test_names_are_read(name, layout):
     assert parse(name) == layout
 
 
-@pytest.mark.parametrize("name", ["", "v5e", "v5e:", "v5e:16x", "v5e:0x4", "v5e:-2x2", "0*v5e:4x4", "V5E:4x4", "v7x:2x2x1",
-                                  "h200:8", "tpu:8", "v100:8", "v5e:4x4 "])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "v5e",
+        "v5e:",
+        "v5e:16x",
+        "v5e:0x4",
+        "v5e:-2x2",
+        "0*v5e:4x4",
+        "V5E:4x4",
+        "v7x:2x2x1",
+        "h200:8",
+        "tpu:8",
+        "v100:8",
+        "v5e:4x4 ",
+    ],
+)
 def test_an_unknown_name_is_told_what_is_known(name):
     with pytest.raises(InputError, match="unknown") as error:
         topology(name)
     assert KNOWN in str(error.value) and repr(name) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name, said", [
-    ("v5e:3x5", "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
-    ("v5e:32x32", "16x16"), ("v6e:2x2x2", "8x16"), ("v5e:8", "8x16"),
-    ("v4:3x3x3", "2x2x1, 2x2x2, 2x2x4, 2x4x4, and AxBxC with A <= B <= C, multiples of 4, of at most 4096 chips"),
-    ("v4:8x4x4", "A <= B <= C"), ("v4:16x16x20", "4096"), ("v5p:16x16x28", "6144"), ("v5p:4x4", "2x4x4"),
-    ("h100:16", "h100:4x8"), ("h100:2x2x8", "h100:4x8"), ("a100:2x9", "a100:4x8"), ("cpu:2x4", "cpu:8"), ("2*cpu:4", "cpu:8"),
-])
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("v5e:3x5", "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
+        ("v5e:32x32", "16x16"),
+        ("v6e:2x2x2", "8x16"),
+        ("v5e:8", "8x16"),
+        ("v4:3x3x3", "2x2x1, 2x2x2, 2x2x4, 2x4x4, and AxBxC with A <= B <= C, multiples of 4, of at most 4096 chips"),
+        ("v4:8x4x4", "A <= B <= C"),
+        ("v4:16x16x20", "4096"),
+        ("v5p:16x16x28", "6144"),
+        ("v5p:4x4", "2x4x4"),
+        ("h100:16", "h100:4x8"),
+        ("h100:2x2x8", "h100:4x8"),
+        ("a100:2x9", "a100:4x8"),
+        ("cpu:2x4", "cpu:8"),
+        ("2*cpu:4", "cpu:8"),
+    ],
+)
 def test_a_shape_that_does_not_exist_is_told_which_do(name, said):
     with pytest.raises(InputError) as error:
         topology(name)
@@ -132,10 +177,18 @@ def test_every_family_has_a_device():
     assert {*TPUS, *GPUS} <= set(DEVICES)
 
 
-@pytest.mark.parametrize("name, wraps", [
-    ("v5e:16x16", (True, True)), ("v5e:8x16", (False, True)), ("v6e:8x8", (False, False)), ("v4:4x4x4", (True,) * 3), ("v5p:2x4x4", (False,) * 3),
-    ("h100:8", None), ("cpu:2", None),
-])
+@pytest.mark.parametrize(
+    "name, wraps",
+    [
+        ("v5e:16x16", (True, True)),
+        ("v5e:8x16", (False, True)),
+        ("v6e:8x8", (False, False)),
+        ("v4:4x4x4", (True,) * 3),
+        ("v5p:2x4x4", (False,) * 3),
+        ("h100:8", None),
+        ("cpu:2", None),
+    ],
+)
 def test_which_dimensions_are_rings(name, wraps):
     assert parse(name).wraps == wraps
 
@@ -151,6 +204,7 @@ def test_a_missing_wheel_is_named(name, extra, monkeypatch):
 def test_what_the_compiler_refuses_is_told_in_one_line(name, monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("INVALID:\n no such thing")
+
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda module: True)
     monkeypatch.setattr(topologies.topologies, "get_topology_desc", refuse)
     with pytest.raises(InputError, match=f"^topology {name}: the compiler refuses it: INVALID: no such thing$"):
@@ -159,7 +213,9 @@ def test_what_the_compiler_refuses_is_told_in_one_line(name, monkeypatch):
 
 def test_other_devices_than_asked_for_are_refused(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda module: True)
-    monkeypatch.setattr(topologies.topologies, "get_topology_desc", lambda *_, **__: types.SimpleNamespace(devices=[object()] * 32))
+    monkeypatch.setattr(
+        topologies.topologies, "get_topology_desc", lambda *_, **__: types.SimpleNamespace(devices=[object()] * 32)
+    )
     with pytest.raises(InputError, match="gives 32 devices, not 1 x 16"):  # cores instead of chips
         topology("v4:2x2x4")
 
@@ -180,13 +236,19 @@ def test_environment_of_a_cpu_keeps_other_flags(monkeypatch):
 
 
 def test_environment_is_told_before_jax_is_imported():
-    code = "import sys, spanbert_jax.planning.environment as e; e.environment('h100:8'); assert 'jax' not in sys.modules"
+    code = (
+        "import sys, spanbert_jax.planning.environment as e; e.environment('h100:8'); assert 'jax' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("family", GPUS)
 def test_target_config_has_the_tables_figures(family):
-    fields = dict(line.split(": ") for line in target_config(family).replace("  ", "").splitlines() if ": " in line and "{" not in line)
+    fields = dict(
+        line.split(": ")
+        for line in target_config(family).replace("  ", "").splitlines()
+        if ": " in line and "{" not in line
+    )
     assert int(fields["memory_bandwidth"]) == DEVICES[family].memory_bandwidth
     assert int(fields["device_memory_size"]) * 0.75 == pytest.approx(DEVICES[family].memory_bytes)
     # a float32 unit does a multiply-add a cycle: the published 19.5 and 67 TFLOP/s, to 1 %

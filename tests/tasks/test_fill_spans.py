@@ -28,8 +28,14 @@ LONG = 15  # masking.max_targets
 def workdir(store, tmp_path_factory):
     """A very small run, trained a little at a high rate so that its distributions are not flat."""
     workdir = tmp_path_factory.mktemp("fill") / "run"
-    config = small_config(total_steps=STEPS, data__store=str(store.folder), data__max_blocks_per_row=2, eval__every=STEPS,
-                          optimizer__learning_rate=0.05, checkpoint__every=STEPS // 2)
+    config = small_config(
+        total_steps=STEPS,
+        data__store=str(store.folder),
+        data__max_blocks_per_row=2,
+        eval__every=STEPS,
+        optimizer__learning_rate=0.05,
+        checkpoint__every=STEPS // 2,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "devices", lambda devices=jax.devices()[:1]: devices)  # compiles in half the time
         assert pretrain(config.lock(), workdir) == 0
@@ -42,23 +48,37 @@ def filler(workdir):
 
 
 def fill(filler, *texts, top_k=4, batch_size=1):  # one at a time, to share compiled programs
-    return list(filler.fill(filler.parse({f"text {number}": text for number, text in enumerate(texts, 1)}), top_k, batch_size))
+    return list(
+        filler.fill(filler.parse({f"text {number}": text for number, text in enumerate(texts, 1)}), top_k, batch_size)
+    )
 
 
 def logits_by_hand(filler, ids, hidden, left, right):
-    """The model's logits for ids (with [CLS] and [SEP]) whose `hidden` places, the pieces of one span with these boundaries, are [MASK]."""
+    """The model's logits for ids (with [CLS] and [SEP]) whose `hidden` places, the tokens of one span with these boundaries, are [MASK]."""
     tokens = np.array([ids], np.int32)
     tokens[0, hidden] = filler.tokenizer.mask_id
     zeros = np.zeros_like(tokens)
     slots = np.array([hidden], np.int32)
-    batch = {"tokens": tokens, "segments": zeros + 1, "positions": np.arange(len(ids), dtype=np.int32)[None], "token_types": zeros,
-             "mlm_positions": slots, "sbo_left": np.full_like(slots, left), "sbo_right": np.full_like(slots, right),
-             "sbo_offset": np.arange(len(hidden), dtype=np.int32)[None]}
-    return {name: np.asarray(of_head[0], np.float64) for name, of_head in spanbert.apply(filler.spec, filler.params, batch).items()}
+    batch = {
+        "tokens": tokens,
+        "segments": zeros + 1,
+        "positions": np.arange(len(ids), dtype=np.int32)[None],
+        "token_types": zeros,
+        "mlm_positions": slots,
+        "sbo_left": np.full_like(slots, left),
+        "sbo_right": np.full_like(slots, right),
+        "sbo_offset": np.arange(len(hidden), dtype=np.int32)[None],
+    }
+    return {
+        name: np.asarray(of_head[0], np.float64)
+        for name, of_head in spanbert.apply(filler.spec, filler.params, batch).items()
+    }
 
 
 def softmax(logits):
-    return np.exp(logits - logits.max(-1, keepdims=True)) / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    return np.exp(logits - logits.max(-1, keepdims=True)) / np.exp(logits - logits.max(-1, keepdims=True)).sum(
+        -1, keepdims=True
+    )
 
 
 @pytest.mark.parametrize("boundaries", ["external", "internal"])
@@ -82,11 +102,15 @@ def test_guesses_are_the_softmax_of_the_models_logits(filler, boundaries):
         np.testing.assert_allclose(guess.probabilities, np.take_along_axis(probabilities, order, 1), rtol=2e-4)
         np.testing.assert_allclose(guess.probabilities, np.take_along_axis(probabilities, guess.ids, 1), rtol=2e-4)
         np.testing.assert_allclose(guess.of_true, probabilities[np.arange(len(true)), true], rtol=2e-4)
-    assert np.abs(expected["mlm"] - expected["sbo"]).max() > 1e-4  # the heads do differ, so the test can tell them apart
+    assert (
+        np.abs(expected["mlm"] - expected["sbo"]).max() > 1e-4
+    )  # the heads do differ, so the test can tell them apart
 
 
 def test_hidden_words_do_not_reach_the_model(filler):
-    known, other, unknown = fill(filler, *(f"all the {hidden} of this land" for hidden in ("[[people]]", "[[government]]", "[MASK]")))
+    known, other, unknown = fill(
+        filler, *(f"all the {hidden} of this land" for hidden in ("[[people]]", "[[government]]", "[MASK]"))
+    )
     assert len(TOKENIZER.encode(["people"])[0]) == len(TOKENIZER.encode(["government"])[0]) == 1
     for head in ("mlm", "sbo", "both"):
         guesses = [getattr(text.spans[0], head) for text in (known, other, unknown)]
@@ -97,9 +121,13 @@ def test_hidden_words_do_not_reach_the_model(filler):
 
 
 def test_guesses_do_not_depend_on_the_batch(filler):
-    texts = ["We the [MASK] of the United States",
-             "It is [[a truth universally]] acknowledged, that a [[single man]] must be in want of a wife.",
-             "The [[end]] of " + "all things " * 20, "[MASK:3] of [MASK:17] in a row", "I [MASK] you"]
+    texts = [
+        "We the [MASK] of the United States",
+        "It is [[a truth universally]] acknowledged, that a [[single man]] must be in want of a wife.",
+        "The [[end]] of " + "all things " * 20,
+        "[MASK:3] of [MASK:17] in a row",
+        "I [MASK] you",
+    ]
     together = fill(filler, *texts, batch_size=8)
     by_two = fill(filler, *texts, batch_size=2)
     alone = [fill(filler, text, batch_size=1)[0] for text in texts[:2]]  # in a shorter row, too
@@ -108,7 +136,9 @@ def test_guesses_do_not_depend_on_the_batch(filler):
         for one, two in zip(text.spans, other.spans, strict=True):
             assert (one.sbo is None) == (two.sbo is None)
             for head in ("mlm", "sbo", "both") if one.sbo else ("mlm", "both"):
-                np.testing.assert_allclose(getattr(two, head).probabilities, getattr(one, head).probabilities, rtol=1e-4)
+                np.testing.assert_allclose(
+                    getattr(two, head).probabilities, getattr(one, head).probabilities, rtol=1e-4
+                )
 
 
 def test_top_k_is_sorted_distinct_and_at_most_everything(filler):
@@ -141,26 +171,39 @@ def test_a_run_without_sbo_or_without_mlm(filler):
     [span], [reference] = fill(alone, text)[0].spans, fill(filler, text)[0].spans
     assert span.sbo is None and "no SBO head" in span.without_sbo
     np.testing.assert_allclose(span.mlm.probabilities, reference.mlm.probabilities, rtol=1e-5)
-    head = {"pooler": {"kernel": np.zeros((32, 32)), "bias": np.zeros(32)}, "output": {"kernel": np.zeros((32, 2)), "bias": np.zeros(2)}}
-    bert = SpanFiller(config, filler.tokenizer, dataclasses.replace(filler.spec, sbo=False, nsp=True), without | {"nsp": head})
+    head = {
+        "pooler": {"kernel": np.zeros((32, 32)), "bias": np.zeros(32)},
+        "output": {"kernel": np.zeros((32, 2)), "bias": np.zeros(2)},
+    }
+    bert = SpanFiller(
+        config, filler.tokenizer, dataclasses.replace(filler.spec, sbo=False, nsp=True), without | {"nsp": head}
+    )
     np.testing.assert_allclose(fill(bert, text)[0].spans[0].mlm.probabilities, span.mlm.probabilities, rtol=1e-5)
     config.objectives.mlm_weight = 0.0
     with pytest.raises(InputError, match="mlm_weight"):
         SpanFiller(config, filler.tokenizer, filler.spec, filler.params)
 
 
-@pytest.mark.parametrize("text", ["Four score and [[seven years]] ago, our [MASK:2] brought forth [[liberty]]!", "[[Liberty]]", "[MASK] me",
-                                  "the “[[only thing]]” we have to fear", "brackets [like these] and [[ spaces  inside ]] stay"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Four score and [[seven years]] ago, our [MASK:2] brought forth [[liberty]]!",
+        "[[Liberty]]",
+        "[MASK] me",
+        "the “[[only thing]]” we have to fear",
+        "brackets [like these] and [[ spaces  inside ]] stay",
+    ],
+)
 def test_marks_are_read_as_written(text):
     parsed = parse_marks(text, TOKENIZER, "here")
     assert parsed.marked == text.replace("[MASK]", "[MASK:1]")
-    shown = list(parsed.pieces)
+    shown = list(parsed.tokens)
     for span in parsed.spans:
-        assert shown[span.start:span.end] == [TOKENIZER.mask_id] * span.length
+        assert shown[span.start : span.end] == [TOKENIZER.mask_id] * span.length
         assert (span.true is None) == (span.text is None)
     if "[MASK" not in text:
         for span in parsed.spans:
-            shown[span.start:span.end] = span.true
+            shown[span.start : span.end] = span.true
         assert shown == TOKENIZER.encode([text.replace("[[", "").replace("]]", "")])[0]
         assert parsed.filled(span.text for span in parsed.spans) == text.replace("[[", "").replace("]]", "")
 
@@ -169,14 +212,25 @@ def test_a_guess_that_continues_a_word_is_joined_to_it():
     assert parse_marks("he walk [MASK] home", TOKENIZER, "here").filled(["##ed"]) == "he walked home"
 
 
-@pytest.mark.parametrize("text, what", [
-    ("nothing here", "nothing is marked"),
-    ("an [[open one", r"'\[\['"), ("a closed]] one", r"'\]\]'"), ("[[one [[in]] another]]", r"'\]\]'"),
-    ("an empty [[]] one", "hides nothing"), ("a blank [[  ]] one", "hides nothing"), ("none [MASK:0] at all", "hides nothing"),
-    ("how many [MASK:two]", r"'\[MASK'"), ("how many [MASK:-2]", r"'\[MASK'"), ("how many [MASK:123456789]", r"'\[MASK'"),
-    ("[MASK][MASK] touch", "nothing between"), ("[[New]] [[York]] touch", "nothing between"), ("un[[believ]]able", "cuts a word"),
-    ("[[walk]]ing", "cuts a word"),
-])
+@pytest.mark.parametrize(
+    "text, what",
+    [
+        ("nothing here", "nothing is marked"),
+        ("an [[open one", r"'\[\['"),
+        ("a closed]] one", r"'\]\]'"),
+        ("[[one [[in]] another]]", r"'\]\]'"),
+        ("an empty [[]] one", "hides nothing"),
+        ("a blank [[  ]] one", "hides nothing"),
+        ("none [MASK:0] at all", "hides nothing"),
+        ("how many [MASK:two]", r"'\[MASK'"),
+        ("how many [MASK:-2]", r"'\[MASK'"),
+        ("how many [MASK:123456789]", r"'\[MASK'"),
+        ("[MASK][MASK] touch", "nothing between"),
+        ("[[New]] [[York]] touch", "nothing between"),
+        ("un[[believ]]able", "cuts a word"),
+        ("[[walk]]ing", "cuts a word"),
+    ],
+)
 def test_bad_marks_are_told_with_their_place(text, what):
     with pytest.raises(InputError, match=f"^line 7: .*{what}"):
         parse_marks(text, TOKENIZER, "line 7")
@@ -198,7 +252,7 @@ def test_all_bad_lines_of_a_file_are_told_at_once(filler, tmp_path):
 
 def test_a_text_as_long_as_a_row_fits(filler):
     capacity = filler.config.seq_len - 2
-    assert len(fill(filler, "the " * (capacity - 2) + "[MASK] end")[0].text.pieces) == capacity
+    assert len(fill(filler, "the " * (capacity - 2) + "[MASK] end")[0].text.tokens) == capacity
     with pytest.raises(InputError, match="shorten"):
         fill(filler, "the " * (capacity - 1) + "[MASK] end")
 
@@ -216,7 +270,7 @@ def test_hide_is_what_parse_reads():
     ours = hide(ids, hidden, TOKENIZER)
     assert ours.marked == "The [[people]] of the [[United States]] were at peace."
     theirs = parse_marks(ours.marked, TOKENIZER, "here")
-    assert (ours.pieces, ours.spans, ours.parts) == (theirs.pieces, theirs.spans, theirs.parts)
+    assert (ours.tokens, ours.spans, ours.parts) == (theirs.tokens, theirs.spans, theirs.parts)
     everything = hide(ids, [True] * len(ids), TOKENIZER)
     assert len(everything.spans) == 1 and everything.parts == ("", "") and everything.spans[0].true == tuple(ids)
 
@@ -227,13 +281,13 @@ def test_held_out_texts_are_blocks_of_the_held_out_split_with_its_masks(filler, 
     split = store.split("valid")
     everything = split.read(0, split.num_tokens).tolist()
     for text in texts:
-        pieces = list(text.pieces)
+        tokens = list(text.tokens)
         for span in text.spans:
-            pieces[span.start:span.end] = span.true
-        assert any(everything[start:start + len(pieces)] == pieces for start in range(len(everything)))
-        budget = int(np.ceil(filler.config.masking.rate * len(pieces)))
+            tokens[span.start : span.end] = span.true
+        assert any(everything[start : start + len(tokens)] == tokens for start in range(len(everything)))
+        budget = int(np.ceil(filler.config.masking.rate * len(tokens)))
         assert sum(span.length for span in text.spans) == budget
-    assert len({text.pieces for text in texts}) == 5
+    assert len({text.tokens for text in texts}) == 5
     for count in (0, 10_000):
         with pytest.raises(InputError, match="give a number from 1 to"):
             held_out_texts(filler.config, filler.tokenizer, workdir, count)
@@ -248,12 +302,19 @@ def test_json_lines_hold_what_was_found(filler, tmp_path):
     assert [first["text"], second["text"]] == texts
     [span], [known] = first["spans"], filled[0].spans
     start = len(TOKENIZER.encode(["Four score and"])[0])
-    assert (span["true_text"], span["true_pieces"], span["start"], span["length"]) == ("seven years", ["seven", "years"], start, 2)
+    assert (span["true_text"], span["true_tokens"], span["start"], span["length"]) == (
+        "seven years",
+        ["seven", "years"],
+        start,
+        2,
+    )
     assert span["without_sbo"] is None
     assert second["spans"][0]["true_text"] is None and second["spans"][0]["mlm"]["true_probabilities"] is None
     for head in ("mlm", "sbo", "both"):
         np.testing.assert_allclose(span[head]["true_probabilities"], getattr(known, head).of_true)
-        assert [top["piece"] for top in span[head]["top"][1]] == [TOKENIZER.pieces[i] for i in getattr(known, head).ids[1]]
+        assert [top["token"] for top in span[head]["top"][1]] == [
+            TOKENIZER.tokens[i] for i in getattr(known, head).ids[1]
+        ]
     assert first["filled"] == f"Four score and {span['both']['text']} ago"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
     with pytest.raises(InputError, match="cannot write"):
@@ -267,16 +328,20 @@ def printed(renderable) -> str:
 
 
 def test_what_a_person_sees_without_colour(filler):
-    filled = fill(filler, "Four score and [[seven years]] ago our [MASK:2] [brought] forth", "[[We]] the people", top_k=2)
+    filled = fill(
+        filler, "Four score and [[seven years]] ago our [MASK:2] [brought] forth", "[[We]] the people", top_k=2
+    )
     text = printed(show_all(filled, TOKENIZER, excerpts=False))
     assert "\x1b" not in text
     both = filled[0].spans[0].both
     assert f"Four score and {{1 {TOKENIZER.decode(both.ids[:, 0])}}} ago our {{2 " in text and "[brought] forth" in text
-    assert f"{TOKENIZER.pieces[both.ids[1, 1]]} {both.probabilities[1, 1]:.2f}" in text
+    assert f"{TOKENIZER.tokens[both.ids[1, 1]]} {both.probabilities[1, 1]:.2f}" in text
     assert "no SBO guess at 1: the span touches an end of the text" in text
-    assert "of 3 right" in text  # both heads' known pieces: seven, years and We
+    assert "of 3 right" in text  # both heads' known tokens: seven, years and We
     known = fill(filler, "all the [[people]] of this land", top_k=TOKENIZER.vocab_size)
-    assert printed(show_all(known, TOKENIZER, excerpts=False)).count("✓") == 3  # the true piece is somewhere in each of the three columns
+    assert (
+        printed(show_all(known, TOKENIZER, excerpts=False)).count("✓") == 3
+    )  # the true token is somewhere in each of the three columns
 
 
 def test_an_excerpt_is_the_sentence_of_a_span_both_heads_know(filler):
@@ -292,7 +357,11 @@ def test_an_excerpt_is_the_sentence_of_a_span_both_heads_know(filler):
 
 def test_a_run_is_restored_with_its_own_parameters_and_at_any_step(workdir, filler):
     config, tokenizer, spec, params = restore_run(workdir)
-    assert config == filler.config and tokenizer.fingerprint == TOKENIZER.fingerprint and spec.vocab_size == TOKENIZER.vocab_size
+    assert (
+        config == filler.config
+        and tokenizer.fingerprint == TOKENIZER.fingerprint
+        and spec.vocab_size == TOKENIZER.vocab_size
+    )
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(params))
     earlier = restore_run(workdir, STEPS // 2)[3]
     shapes = jax.eval_shape(lambda: spanbert.init_params(spec, jax.random.key(0)))

@@ -31,7 +31,9 @@ def config_on(store, init, **changes):
 def folder(tmp_path_factory):
     """A Hugging Face folder of an encoder and an MLM head."""
     folder = tmp_path_factory.mktemp("init") / "hf"
-    export_huggingface(folder, {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}, CONFIG, TOKENIZER, "")
+    export_huggingface(
+        folder, {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}, CONFIG, TOKENIZER, ""
+    )
     return folder
 
 
@@ -51,7 +53,9 @@ def test_given_parameters_replace_random_ones_on_any_mesh(folder):
     before, after = (flatten_dict(jax.device_get(tree.params), sep="/") for tree in (fresh, state))
     expected = {path: before[path] if path.startswith("sbo/") else array for path, array in PARAMS.items()}
     assert_same(after, expected)
-    assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == jax.tree.map(lambda leaf: leaf.sharding, fresh.params)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == jax.tree.map(
+        lambda leaf: leaf.sharding, fresh.params
+    )
 
 
 def test_a_run_starts_there_and_its_config_says_so(run, folder):
@@ -101,21 +105,30 @@ def test_a_run_goes_out_and_comes_back_bit_for_bit(run, format, tmp_path):
 
 def test_exports_that_are_refused(run, tmp_path):
     (tmp_path / "mine").write_text("mine")
-    for arguments, words in {(run, tmp_path / "mine", "huggingface", None): "something at this path already",
-                             (run, tmp_path / "out", "huggingface", 2): "no checkpoint of step 2; it has those of 3",
-                             (tmp_path / "none", tmp_path / "out", "original", None): "has no config.json"}.items():
+    for arguments, words in {
+        (run, tmp_path / "mine", "huggingface", None): "something at this path already",
+        (run, tmp_path / "out", "huggingface", 2): "no checkpoint of step 2; it has those of 3",
+        (tmp_path / "none", tmp_path / "out", "original", None): "has no config.json",
+    }.items():
         with pytest.raises(InputError, match=words):
             export_run(*arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("changes, words", [
-    (dict(data__vocab="cased"), "its vocabulary is not that of data.vocab cased: give --config.data.vocab="),
-    (dict(model__heads=2), "model.heads is 4 there, 2 in this config"),
-    (dict(model__norm_eps=1e-5), "model.norm_eps is 1e-12 there, 1e-05"),
-    (dict(model__layers=3, model__width=64), "model.layers is 2 there, 3 in this config; model.width is 32 there, 64 in this config"),
-    (dict(init__fingerprint="abc"), "init.fingerprint wants abc"),
-], ids=str)
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(data__vocab="cased"), "its vocabulary is not that of data.vocab cased: give --config.data.vocab="),
+        (dict(model__heads=2), "model.heads is 4 there, 2 in this config"),
+        (dict(model__norm_eps=1e-5), "model.norm_eps is 1e-12 there, 1e-05"),
+        (
+            dict(model__layers=3, model__width=64),
+            "model.layers is 2 there, 3 in this config; model.width is 32 there, 64 in this config",
+        ),
+        (dict(init__fingerprint="abc"), "init.fingerprint wants abc"),
+    ],
+    ids=str,
+)
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(folder, store, changes, words, tmp_path):
     with pytest.raises(InputError, match=words):
         pretrain(config_on(store, folder, **changes), tmp_path / "w")

@@ -13,7 +13,9 @@ from tests.small import batches_of, slots_of, small_config, small_program
 
 STEPS = 20
 ONE = (1, (1, 1, 1))
-MESHES = [(data, 8 // data // tensor, tensor) for data in (1, 2, 4, 8) for tensor in (1, 2, 4, 8) if 8 % (data * tensor) == 0]  # all of 8 devices
+MESHES = [
+    (data, 8 // data // tensor, tensor) for data in (1, 2, 4, 8) for tensor in (1, 2, 4, 8) if 8 % (data * tensor) == 0
+]  # all of 8 devices
 
 
 def trajectory(store, devices, shape, **changes):
@@ -25,7 +27,11 @@ def trajectory(store, devices, shape, **changes):
     for _, batch in zip(range(STEPS), batches_of(store, config)):
         state, step_metrics = program.train_step(state, sharding.put_batch(program.mesh, batch))
         metrics.append(jax.device_get(step_metrics))
-    return [m["loss"] for m in metrics], [m["gradient_norm"] for m in metrics], flatten_dict(jax.device_get(state.params), sep="/")
+    return (
+        [m["loss"] for m in metrics],
+        [m["gradient_norm"] for m in metrics],
+        flatten_dict(jax.device_get(state.params), sep="/"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +77,8 @@ def test_pairs_with_next_sentence_prediction_agree_too(store, one_device_pairs, 
 
 
 def test_a_vocabulary_that_does_not_divide_agrees_too(store):
-    """4,099 pieces on tensor=8: rounded up to 4,104, of which five are never predicted and get no gradient."""
+    """4,099 tokens on tensor=8: rounded up to 4,104, of which five are never predicted and get no gradient."""
+
     def run(devices, shape):
         config = small_config(model__heads=8, **dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), shape)))
         mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
@@ -106,9 +113,9 @@ def unpacked(batch):
             mine = np.isin(batch["mlm_positions"][row], places) & (batch["mlm_weights"][row] > 0)
             for name in batch:
                 if name.startswith(("mlm_", "sbo_")):
-                    block[name][:mine.sum()] = batch[name][row, mine]
+                    block[name][: mine.sum()] = batch[name][row, mine]
             for name in ("mlm_positions", "sbo_left", "sbo_right"):
-                block[name][:mine.sum()] -= first
+                block[name][: mine.sum()] -= first
             block["sbo_left"], block["sbo_right"] = np.maximum(block["sbo_left"], 0), np.maximum(block["sbo_right"], 0)
             blocks.append(block)
     return {name: np.stack([block[name] for block in blocks]) for name in batch}
@@ -124,7 +131,9 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradient(store):
 
     def loss(params, batch):
         logits = spanbert.apply(program.spec, params, batch)
-        return objectives.loss_and_sums(logits, batch, objectives.batch_counts(batch, config.objectives), config.objectives)[0]
+        return objectives.loss_and_sums(
+            logits, batch, objectives.batch_counts(batch, config.objectives), config.objectives
+        )[0]
 
     (a, grads_a), (b, grads_b) = (jax.jit(jax.value_and_grad(loss))(params, batch) for batch in (packed, alone))
     np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -37,14 +37,25 @@ def test_schedule_rises_to_the_peak_and_comes_down_to_almost_nothing(schedule):
 
 
 def test_the_originals_schedule_with_its_quirks():
-    rate = learning_rate(optimizer_config(learning_rate=1e-4, warmup_steps=10, schedule="original", updates_per_epoch=15), 100)
+    rate = learning_rate(
+        optimizer_config(learning_rate=1e-4, warmup_steps=10, schedule="original", updates_per_epoch=15), 100
+    )
     np.testing.assert_allclose([rate(n) for n in range(45)], GOLDEN["schedule"]["used"], rtol=1e-6)
 
 
 def test_updates_are_the_originals_adam():
     adam = GOLDEN["adam"]
-    tx = make_optimizer(optimizer_config(learning_rate=adam["lr"], warmup_steps=0, schedule="constant", eps=adam["eps"],
-                                         weight_decay=adam["weight_decay"], clip_norm=0.0), 100)
+    tx = make_optimizer(
+        optimizer_config(
+            learning_rate=adam["lr"],
+            warmup_steps=0,
+            schedule="constant",
+            eps=adam["eps"],
+            weight_decay=adam["weight_decay"],
+            clip_norm=0.0,
+        ),
+        100,
+    )
     params = {"kernel": jnp.array(adam["p0"], jnp.float32)}
     state = tx.init(params)
     for grad, expected in zip(adam["grads"], adam["traj"]):
@@ -55,7 +66,9 @@ def test_updates_are_the_originals_adam():
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_biases_and_norms_decay_only_when_asked(everything):
-    tx = make_optimizer(optimizer_config(weight_decay=0.5, decay_biases_and_norms=everything, warmup_steps=0, schedule="constant"), 10)
+    tx = make_optimizer(
+        optimizer_config(weight_decay=0.5, decay_biases_and_norms=everything, warmup_steps=0, schedule="constant"), 10
+    )
     params = {"a": {"kernel": jnp.ones(3), "bias": jnp.ones(3)}, "norm": {"scale": jnp.ones(3)}, "word": jnp.ones(3)}
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert np.all(updates["a"]["kernel"] < 0) and np.all(updates["word"] < 0)
@@ -68,7 +81,9 @@ def test_clipping_is_by_global_norm():
     for clip, expected in ((1.0, 1.0), (0.0, 10.0)):
         tx = make_optimizer(optimizer_config(clip_norm=clip, beta1=0.5), 10)
         _, state = tx.update({"kernel": jnp.full(4, 5.0)}, tx.init(params), params)
-        moments = next(part for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu"))
+        moments = next(
+            part for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu")
+        )
         np.testing.assert_allclose(jnp.linalg.norm(moments.mu["kernel"]), 0.5 * expected, rtol=1e-6)
 
 
@@ -100,7 +115,7 @@ def test_moments_in_bfloat16_follow_those_in_float32():
     assert mean(states[0]) < 0.2  # it has moved a long way from 0.39
     assert mean(states[1]) == pytest.approx(mean(states[0]), rel=0.01)
     error = np.asarray(near["a"]["kernel"] - exact["a"]["kernel"])
-    assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(np.asarray(exact["a"]["kernel"])**2))
+    assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(np.asarray(exact["a"]["kernel"]) ** 2))
 
 
 def test_a_run_with_moments_in_bfloat16_learns_alike(store):

@@ -45,10 +45,13 @@ def test_metrics_lines_tell_training_and_evaluation(run):
 def test_tensorboard_events_hold_the_same_numbers(run):
     _, workdir = run
     from tensorflow.core.util import event_pb2
+
     (path,) = (workdir / "tensorboard").iterdir()
     events = [event_pb2.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
     assert events[0].file_version == "brain.Event:2"
-    losses = {event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "loss"}
+    losses = {
+        event.step: value.simple_value for event in events for value in event.summary.value if value.tag == "loss"
+    }
     expected = {line["step"]: line["loss"] for line in read_metrics(workdir) if "loss" in line}
     assert losses.keys() == expected.keys()
     np.testing.assert_allclose(list(losses.values()), list(expected.values()), rtol=1e-6)
@@ -63,7 +66,11 @@ def test_the_folder_knows_its_config_and_vocabulary(run):
 
 def test_the_newest_and_every_eighth_checkpoint_are_kept(run):
     _, workdir = run
-    assert sorted(int(path.name.removeprefix("step_")) for path in (workdir / "checkpoints").glob("step_*")) == [8, 16, 20]
+    assert sorted(int(path.name.removeprefix("step_")) for path in (workdir / "checkpoints").glob("step_*")) == [
+        8,
+        16,
+        20,
+    ]
 
 
 def test_a_checkpoint_restores_on_another_mesh(run):
@@ -105,7 +112,9 @@ def test_another_config_is_refused_and_the_difference_shown(run):
     other = config.copy_and_resolve_references()
     other.optimizer.learning_rate = 1e-3
     other.seed = 5
-    with pytest.raises(InputError, match=r"(?s)optimizer.learning_rate: 0.005 in the run, 0.001 now.*seed: 0 in the run, 5 now"):
+    with pytest.raises(
+        InputError, match=r"(?s)optimizer.learning_rate: 0.005 in the run, 0.001 now.*seed: 0 in the run, 5 now"
+    ):
         pretrain(other, workdir)
     assert sorted(path.name for path in workdir.rglob("*")) == before
 
@@ -118,9 +127,17 @@ def test_runtime_keys_may_change(run):
 
 
 def test_divergence_stops_the_run_and_names_step_and_checkpoint(store, tmp_path):
-    config = config_on(store, checkpoint__every=2, optimizer__learning_rate=1e37, optimizer__clip_norm=0.0, optimizer__warmup_steps=0,
-                       eval__every=0)
-    with pytest.raises(Diverged, match=r"step \d+: loss .*(no checkpoint yet|last good checkpoint is of step \d+) in .*learning_rate"):
+    config = config_on(
+        store,
+        checkpoint__every=2,
+        optimizer__learning_rate=1e37,
+        optimizer__clip_norm=0.0,
+        optimizer__warmup_steps=0,
+        eval__every=0,
+    )
+    with pytest.raises(
+        Diverged, match=r"step \d+: loss .*(no checkpoint yet|last good checkpoint is of step \d+) in .*learning_rate"
+    ):
         pretrain(config, tmp_path / "workdir")
     assert all(np.isfinite(line["loss"]) for line in read_metrics(tmp_path / "workdir"))
 

@@ -39,8 +39,10 @@ def test_a_signal_during_evaluation_saves_and_the_evaluation_is_done_by_the_next
     assert Checkpoints(tmp_path / "run" / "checkpoints", read_only=True).steps() == [5]
     assert [line["step"] for line in read_metrics(tmp_path / "run") if "eval/mlm_loss" in line] == []
     assert pretrain(config, tmp_path / "run") == 0
-    told = [[(line["step"], line["eval/mlm_loss"]) for line in read_metrics(tmp_path / name) if "eval/mlm_loss" in line]
-            for name in ("straight", "run")]
+    told = [
+        [(line["step"], line["eval/mlm_loss"]) for line in read_metrics(tmp_path / name) if "eval/mlm_loss" in line]
+        for name in ("straight", "run")
+    ]
     assert told[0] == told[1] and [step for step, _ in told[0]] == [5, 10, 15, 20]
 
 
@@ -56,7 +58,9 @@ def test_chosen_updates_are_recorded(store, tmp_path, capfd):
 def test_compiled_programs_are_kept_for_the_next_start(store, tmp_path):
     before = jax.config.jax_compilation_cache_dir
     try:
-        config = config_on(store, compile_cache=str(tmp_path / "cache"), total_steps=3, eval__every=0, model__mlp_width=48)
+        config = config_on(
+            store, compile_cache=str(tmp_path / "cache"), total_steps=3, eval__every=0, model__mlp_width=48
+        )
         assert pretrain(config, tmp_path / "one") == 0
         kept = {path.name for path in (tmp_path / "cache").iterdir() if path.name.endswith("-cache")}
         assert any("train_step" in name for name in kept)
@@ -86,10 +90,15 @@ def test_memory_is_told(store, tmp_path):
 
 
 def test_what_does_not_fit_is_told_before_the_run_and_keeps_the_store(tmp_path, monkeypatch):
-    (tmp_path / "text.txt").write_text("\n\n".join(f"The cat sat on the mat and saw {number} mice ." for number in range(400)))
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"The cat sat on the mat and saw {number} mice ." for number in range(400))
+    )
     monkeypatch.setattr(compiled_lib, "memory_of_device", lambda: 10**6)
     config = small_config(data__source=str(tmp_path / "text.txt"), data__valid_fraction=0.1, eval__every=0)
-    with pytest.raises(DoesNotFit, match=r"does not fit the devices' memory \(0.0\d GiB a device, of which it has 0.00\).*scripts/plan.py --search"):
+    with pytest.raises(
+        DoesNotFit,
+        match=r"does not fit the devices' memory \(0.0\d GiB a device, of which it has 0.00\).*scripts/plan.py --search",
+    ):
         pretrain(config, tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} - {".lock"} == {"store"}
     monkeypatch.undo()

@@ -16,7 +16,9 @@ from tests.small import small_config, small_program
 
 
 def mesh_of(**sizes):
-    return sharding.make_mesh(small_config(**{f"mesh__{axis}": size for axis, size in sizes.items()}).mesh, jax.devices())
+    return sharding.make_mesh(
+        small_config(**{f"mesh__{axis}": size for axis, size in sizes.items()}).mesh, jax.devices()
+    )
 
 
 def test_state_is_born_sharded():
@@ -46,7 +48,10 @@ def test_a_large_parameter_without_a_layout_is_told(monkeypatch):
     params = state_shapes(config, model_spec(config, 28996, "cpu")).params
     rules = [(pattern, sharding.P() if "mlp/hidden/kernel" in pattern else spec) for pattern, spec in sharding.RULES]
     monkeypatch.setattr(sharding, "RULES", rules)
-    with pytest.raises(InputError, match=r"mesh fsdp=8 would leave 2\d\.\d% .* more than 2%; the largest is encoder/layers/mlp/hidden/kernel"):
+    with pytest.raises(
+        InputError,
+        match=r"mesh fsdp=8 would leave 2\d\.\d% .* more than 2%; the largest is encoder/layers/mlp/hidden/kernel",
+    ):
         sharding.check_sharded(mesh_of(data=1, fsdp=8), params)
     sharding.check_sharded(mesh_of(data=8), params)  # where nothing is to be sharded nothing is missing
 
@@ -65,7 +70,10 @@ def test_sizes_that_do_not_fit_are_told():
     with pytest.raises(InputError, match="data=3 x fsdp=1 x tensor=1 is for 3 devices, but there are 8"):
         sharding.mesh_shape(mesh, 8)
     mesh.update(dict(data=-1, fsdp=3, tensor=2))
-    with pytest.raises(InputError, match="data=-1 x fsdp=3 x tensor=2: 8 devices do not divide by 6, the product of the sizes beside -1"):
+    with pytest.raises(
+        InputError,
+        match="data=-1 x fsdp=3 x tensor=2: 8 devices do not divide by 6, the product of the sizes beside -1",
+    ):
         sharding.mesh_shape(mesh, 8)
     mesh.update(dict(data=-1, fsdp=-1))
     with pytest.raises(InputError, match="one at most -1"):
@@ -73,7 +81,9 @@ def test_sizes_that_do_not_fit_are_told():
     config = small_config(mesh__data=4, mesh__tensor=2, batch_size=6, model__heads=1, model__width=33)
     problems = sharding.validate(config, mesh_of(data=4, tensor=2).shape)
     assert len(problems) == 3 and "6 / 1 = 6 rows must be a multiple of mesh data x fsdp = 4" in problems[0]
-    assert "model.width 33 must be a multiple of mesh fsdp x tensor = 2" in problems[1] and "model.heads 1" in problems[2]
+    assert (
+        "model.width 33 must be a multiple of mesh fsdp x tensor = 2" in problems[1] and "model.heads 1" in problems[2]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +102,9 @@ def test_the_data_axis_alone_crosses_slices():
     mesh = sharding.make_mesh(_sizes(4, 2, 1, 0), chips)
     slices = np.vectorize(lambda chip: chip.slice_index)(mesh.devices)
     assert (slices[:2] == 0).all() and (slices[2:] == 1).all()
-    with pytest.raises(InputError, match="data=1 must be a multiple of the 2 slices .* mesh.slices=1 takes them for one"):
+    with pytest.raises(
+        InputError, match="data=1 must be a multiple of the 2 slices .* mesh.slices=1 takes them for one"
+    ):
         sharding.make_mesh(_sizes(1, 8, 1, 0), chips)
     assert sharding.make_mesh(_sizes(1, 8, 1, 1), chips).size == 8
 
@@ -118,10 +130,16 @@ def test_a_part_of_the_rows_is_put_where_it_belongs(monkeypatch):
     assert np.array_equal(whole, tokens) and whole.sharding == sharding.batch_sharding(mesh)
     part = np.array([2, 3, 6, 7])
     monkeypatch.setattr(sharding, "rows_here", lambda mesh, total: part)
-    indices = {device: index for device, index in sharding.batch_sharding(mesh).devices_indices_map((8,)).items() if index[0].start in (2, 6)}
+    indices = {
+        device: index
+        for device, index in sharding.batch_sharding(mesh).devices_indices_map((8,)).items()
+        if index[0].start in (2, 6)
+    }
     monkeypatch.setattr(jax.sharding.NamedSharding, "addressable_devices_indices_map", lambda self, shape: indices)
     placed = {}
-    monkeypatch.setattr(jax, "make_array_from_single_device_arrays", lambda shape, where, parts: placed.update(shape=shape, parts=parts))
+    monkeypatch.setattr(
+        jax, "make_array_from_single_device_arrays", lambda shape, where, parts: placed.update(shape=shape, parts=parts)
+    )
     sharding.put_batch(mesh, {"tokens": tokens[part]}, 8)
     assert placed["shape"] == (8, 2)
     for (index,), array in zip(indices.values(), placed["parts"]):

@@ -14,7 +14,9 @@ def first_moments(store, **changes):
     program = small_program(config, 1)
     batch = next(batches_of(store, config))
     state, _ = program.train_step(program.init(None), sharding.put_batch(program.mesh, batch))
-    (adam,) = [part for part in jax.tree.leaves(state.opt_state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu")]
+    (adam,) = [
+        part for part in jax.tree.leaves(state.opt_state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu")
+    ]
     return adam.mu, batch
 
 

@@ -32,8 +32,14 @@ def sign(documents: Iterable[Document], near: bool) -> Iterator[tuple[bytes, byt
     """
     documents = iter(documents)
     while batch := list(take_characters(documents)):
-        digests = b"".join(hashlib.blake2b("\n".join(document).encode("utf-8"), digest_size=DIGEST_BYTES).digest() for document in batch)
-        yield digests, signatures([" ".join(document)[:SIGNED].lower() for document in batch]).tobytes() if near else b""
+        digests = b"".join(
+            hashlib.blake2b("\n".join(document).encode("utf-8"), digest_size=DIGEST_BYTES).digest()
+            for document in batch
+        )
+        yield (
+            digests,
+            signatures([" ".join(document)[:SIGNED].lower() for document in batch]).tobytes() if near else b"",
+        )
 
 
 def take_characters(documents: Iterator[Document]) -> Iterator[Document]:
@@ -54,7 +60,9 @@ def signatures(texts: list[str]) -> np.ndarray:
     lengths = np.array([len(code) // 4 for code in codes])
     hashes = runs(np.frombuffer(b"".join(codes), "<u4"))
     ends = np.cumsum(lengths)
-    starts_late = np.repeat(ends, lengths)[:len(hashes)] - np.arange(len(hashes)) < SHINGLE  # the run would end in the next text
+    starts_late = (
+        np.repeat(ends, lengths)[: len(hashes)] - np.arange(len(hashes)) < SHINGLE
+    )  # the run would end in the next text
     offsets = np.concatenate([[0], np.cumsum(lengths - SHINGLE + 1)]).astype(np.uint64)
     rows = RMinHash.digest_matrix_from_flat_token_hashes(hashes[~starts_late], offsets, HASHES, SEED).to_rows()
     return np.array(rows, "<u4").reshape(len(texts), HASHES)
@@ -66,7 +74,7 @@ def runs(codes: np.ndarray) -> np.ndarray:
     count = len(codes) - SHINGLE + 1
     hashes = np.zeros(count, np.uint64)
     for place in range(SHINGLE):  # a polynomial modulo 2^64 ...
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[place:place + count]
+        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[place : place + count]
     for multiplier in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # ... and its bits mixed as in splitmix64
         hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(multiplier)
     return hashes ^ (hashes >> np.uint64(31))
@@ -93,7 +101,11 @@ def mark(digests: np.ndarray, signatures: np.ndarray | None, threshold: float) -
 
 def band_width(threshold: float) -> int:
     """Hashes a band: as many as still find RECALL of the pairs at the threshold, which agree in a hash with that probability."""
-    return max(width for width in range(1, HASHES + 1) if width == 1 or 1 - (1 - threshold**width)**(HASHES // width) >= RECALL)
+    return max(
+        width
+        for width in range(1, HASHES + 1)
+        if width == 1 or 1 - (1 - threshold**width) ** (HASHES // width) >= RECALL
+    )
 
 
 def mark_band(signatures: np.ndarray, band: int, width: int, threshold: float, fate: np.ndarray) -> None:
@@ -105,7 +117,7 @@ def mark_band(signatures: np.ndarray, band: int, width: int, threshold: float, f
     documents = np.flatnonzero(fate == KEPT)
     keys = np.empty(len(documents), np.uint64)
     for low in range(0, len(documents), PAIRS):
-        keys[low:low + PAIRS] = band_keys(signatures[documents[low:low + PAIRS], band:band + width])
+        keys[low : low + PAIRS] = band_keys(signatures[documents[low : low + PAIRS], band : band + width])
     order = np.argsort(keys, kind="stable")
     documents, keys = documents[order], keys[order]
     while len(documents):

@@ -32,4 +32,6 @@ def advice(settings: Settings, store: str, config) -> str:
     """How to pretrain on the store; `config` is what a run has by default."""
     usual = (settings.vocab, settings.lowercase, settings.train_vocab) == (config.data.vocab, config.data.lowercase, 0)
     flags = [("store", store, ""), ("vocab", config.data.vocab if usual else "store", config.data.vocab)]
-    return "pretrain on it with " + " ".join(f"--config.data.{key}={value}" for key, value, usual in flags if value != usual)
+    return "pretrain on it with " + " ".join(
+        f"--config.data.{key}={value}" for key, value, usual in flags if value != usual
+    )

@@ -1,6 +1,6 @@
 """What is done with one unit of the source: the pure function that every worker runs, here or on another machine.
 
-    document -> Unicode normalisation -> sentences -> minimum length -> unless dropped as a duplicate -> held out or not -> pieces and tags
+    document -> Unicode normalisation -> sentences -> minimum length -> unless dropped as a duplicate -> held out or not -> tokens and tags
 
 The files of a unit depend on the unit, the settings and the list of dropped documents alone. They appear whole, those that say that it is
 finished last; what is finished is not done again.
@@ -67,7 +67,9 @@ class Job:
             return
         near = self.settings.dedup == "near"
         with writing(self.work.path), self.work.new_files() as folder:
-            documents = (document for document in cleaned_documents(task.unit, self.clean, self.settings.min_words) if document)
+            documents = (
+                document for document in cleaned_documents(task.unit, self.clean, self.settings.min_words) if document
+            )
             with open(folder / "digests", "wb") as digests, open(folder / "signatures", "wb") as signatures:
                 for one, other in duplicates.sign(documents, near):
                     digests.write(one)
@@ -137,8 +139,12 @@ class Job:
     def shard(self, number: int, split: str, record: dict) -> Shard:
         """A finished shard."""
         kept = record["splits"][split]
-        return Shard(kept["entry"], np.load(self.work.units / f"{number:05d}-{split}.npy"), np.array(kept["sentence_lengths"]),
-                     np.array(kept["document_lengths"]))
+        return Shard(
+            kept["entry"],
+            np.load(self.work.units / f"{number:05d}-{split}.npy"),
+            np.array(kept["sentence_lengths"]),
+            np.array(kept["document_lengths"]),
+        )
 
     def make(self, task: Task) -> None:
         """Write the shards of a unit, one for each split that has text in it, and its record."""
@@ -147,7 +153,10 @@ class Job:
         dropped = {"short": 0, "exact": 0, "near": 0}
         read = 0
         with writing(self.work.path), self.work.new_files() as folder:
-            writers = {split: ShardWriter(folder, f"{split}-{task.number:05d}", self.tokenizer, self.tagger) for split in SPLITS}
+            writers = {
+                split: ShardWriter(folder, f"{split}-{task.number:05d}", self.tokenizer, self.tagger)
+                for split in SPLITS
+            }
             try:
                 for split, document in self.texts(task, dropped):
                     writers[split].add(document)
@@ -163,8 +172,15 @@ class Job:
                 counts = f"{task.number:05d}-{split}.npy"
                 np.save(folder / counts, shard.counts)
                 os.replace(folder / counts, self.work.units / counts)
-                splits[split] = {"entry": shard.entry, "sentence_lengths": shard.sentence_lengths.tolist(),
-                                 "document_lengths": shard.document_lengths.tolist()}
+                splits[split] = {
+                    "entry": shard.entry,
+                    "sentence_lengths": shard.sentence_lengths.tolist(),
+                    "document_lengths": shard.document_lengths.tolist(),
+                }
             kept = sum(shard.entry["num_documents"] for shard in shards.values())
-            record = {"documents": read + sum(dropped.values()), "dropped": dropped | {"empty": read - kept}, "splits": splits}
+            record = {
+                "documents": read + sum(dropped.values()),
+                "dropped": dropped | {"empty": read - kept},
+                "splits": splits,
+            }
             self.work.write(self.record_file(task.number), json.dumps(record).encode("utf-8"))

@@ -27,9 +27,13 @@ from spanbert_jax.data.tagging import Tagger
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
 
-VOCABULARY_CHARACTERS = 1 << 28  # of text at most that a vocabulary is trained on: an even share of each unit, from its beginning
+VOCABULARY_CHARACTERS = (
+    1 << 28
+)  # of text at most that a vocabulary is trained on: an even share of each unit, from its beginning
 
-Watch = Callable[[Iterable, str, int], Iterable]  # takes steps, what they do, and their number; gives the steps back: to show progress
+Watch = Callable[
+    [Iterable, str, int], Iterable
+]  # takes steps, what they do, and their number; gives the steps back: to show progress
 
 
 def prepare(settings: Settings, output, means: Means, watch: Watch) -> Store:
@@ -41,7 +45,9 @@ def prepare(settings: Settings, output, means: Means, watch: Watch) -> Store:
     """
     settings.check()
     if is_remote(str(output)):
-        raise InputError(f"{output}: a store is made in a folder that all workers can rename files in; give one, and copy the store there")
+        raise InputError(
+            f"{output}: a store is made in a folder that all workers can rename files in; give one, and copy the store there"
+        )
     make_cleaner(settings)
     units = find_units(settings.input, settings.field, settings.split, settings.data_dir, settings.documents)
     tokenizer = None if settings.train_vocab else load_tokenizer(settings.vocab, settings.lowercase)
@@ -119,9 +125,9 @@ def train_tokenizer(job: Job, tasks: list[Task], watch: Watch) -> Tokenizer:
     path = job.work.path / "vocab.txt"
     lowercase = job.settings.lowercase == "yes"
     if not path.exists():
-        pieces = vocabulary.train(vocabulary_text(job, tasks, watch), job.settings.train_vocab, lowercase)
+        tokens = vocabulary.train(vocabulary_text(job, tasks, watch), job.settings.train_vocab, lowercase)
         with writing(path):
-            job.work.write(path, "".join(piece + "\n" for piece in pieces).encode("utf-8"))
+            job.work.write(path, "".join(token + "\n" for token in tokens).encode("utf-8"))
     return load_tokenizer(str(path), "yes" if lowercase else "no")
 
 
@@ -164,11 +170,15 @@ def check_splits(settings: Settings, tasks: list[Task], records: list[dict]) -> 
     dropped = sum(sum(record["dropped"].values()) for record in records)
     for split in SPLITS:
         own = any(task.unit.held_out is not None for task in tasks)
-        wanted = split == "train" or settings.valid_fraction > 0 and not own
+        wanted = split == "train" or (settings.valid_fraction > 0 and not own)
         if wanted and not any(split in record["splits"] for record in records):
-            change = "raise valid_fraction, or set it to 0 to hold none out" if split == "valid" else "lower valid_fraction"
+            change = (
+                "raise valid_fraction, or set it to 0 to hold none out" if split == "valid" else "lower valid_fraction"
+            )
             if dropped == read:
                 change = "look at min_words and dedup, and at the text"
             left_out = f", of which {dropped} were left out," if dropped else ""
-            raise InputError(f"corpus: none of the {read} documents of {settings.input}{left_out} fell into the {split} split"
-                             f" (valid_fraction={settings.valid_fraction}); {change}")
+            raise InputError(
+                f"corpus: none of the {read} documents of {settings.input}{left_out} fell into the {split} split"
+                f" (valid_fraction={settings.valid_fraction}); {change}"
+            )

@@ -1,13 +1,13 @@
 """The folder in which a store is being made, beside the place where it will be: what is finished there is not done again.
 
-    <output>.partial/
-      lock             held by the run that works here, freed by the kernel when that dies
-      plan.json        what is being made: settings and units. Another plan is refused
-      duplicates/      digests and signatures of each unit's documents, and which of them are dropped
-      vocab.txt        if one is trained
-      units/           00012.json: unit 12 is finished, and what is in it; 00012-train.counts: of its pieces
-      store/           the store's files; renamed to <output> when it is complete
-      new/             files that are being written
+<output>.partial/
+  lock             held by the run that works here, freed by the kernel when that dies
+  plan.json        what is being made: settings and units. Another plan is refused
+  duplicates/      digests and signatures of each unit's documents, and which of them are dropped
+  vocab.txt        if one is trained
+  units/           00012.json: unit 12 is finished, and what is in it; 00012-train.counts: of its tokens
+  store/           the store's files; renamed to <output> when it is complete
+  new/             files that are being written
 """
 
 import contextlib
@@ -84,7 +84,9 @@ def work_folder(output: Path, plan: dict) -> Iterator[WorkFolder | None]:
             check_plan(path, plan)
             stack.callback(remove_useless, path)
         work = WorkFolder(path)
-        if (output / "index.json").exists() and not work.store.exists():  # a run was killed when all but the last cleaning was done
+        if (
+            output / "index.json"
+        ).exists() and not work.store.exists():  # a run was killed when all but the last cleaning was done
             shutil.rmtree(path)
             yield None
             return
@@ -116,7 +118,9 @@ def hold(stack: contextlib.ExitStack, path: Path, output: Path) -> None:
 
 def refuse_foreign(path: Path) -> None:
     """Raises InputError when there is something at the path that no run has left."""
-    others = [entry.name for entry in path.iterdir() if entry.name not in ("lock", f".{PLAN_FILE}")] if path.is_dir() else []
+    others = (
+        [entry.name for entry in path.iterdir() if entry.name not in ("lock", f".{PLAN_FILE}")] if path.is_dir() else []
+    )
     if others:
         raise InputError(f"{path}: not a folder that a store was begun in, it holds {others[0]}; move it away")
 
@@ -131,19 +135,29 @@ def check_plan(path: Path, plan: dict) -> None:
         return
     try:
         begun = json.loads(file.read_text(encoding="utf-8"))
-        differences = [f"{key} {begun['settings'].get(key)!r}, now {value!r}" for key, value in plan["settings"].items()
-                       if begun["settings"].get(key) != value]
+        differences = [
+            f"{key} {begun['settings'].get(key)!r}, now {value!r}"
+            for key, value in plan["settings"].items()
+            if begun["settings"].get(key) != value
+        ]
         before, now = dict(begun["units"]), dict(plan["units"])
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        differences += [f"another {key}" for key in sorted(begun.keys() | plan.keys()) if key not in ("settings", "units")
-                        and begun.get(key) != plan.get(key)]
+        differences += [
+            f"another {key}"
+            for key in sorted(begun.keys() | plan.keys())
+            if key not in ("settings", "units") and begun.get(key) != plan.get(key)
+        ]
     except (ValueError, TypeError, KeyError, AttributeError):
         differences, changed = ["a damaged plan.json"], []
     if changed:
-        differences.append(f"the input has changed ({changed[0]}{f' and {len(changed) - 1} more' if changed[1:] else ''})")
+        differences.append(
+            f"the input has changed ({changed[0]}{f' and {len(changed) - 1} more' if changed[1:] else ''})"
+        )
     if differences:
-        raise InputError(f"{path}: begun otherwise by a run that did not finish: {'; '.join(differences)}; give what it was begun with to"
-                         " go on with it, or remove that folder to begin anew")
+        raise InputError(
+            f"{path}: begun otherwise by a run that did not finish: {'; '.join(differences)}; give what it was begun with to"
+            " go on with it, or remove that folder to begin anew"
+        )
 
 
 def remove_useless(path: Path) -> None:

@@ -37,7 +37,9 @@ def run(job: Job, step: str, tasks: list[Task], means: Means) -> Iterator[None]:
 def run_in_processes(job: Job, step: str, tasks: list[Task], processes: int) -> Iterator[None]:
     """`run` by so many processes of this machine, each of which takes the next task when it is done with one."""
     before = set(multiprocessing.active_children())
-    pool = concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), begin, (getattr(job, step),))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), begin, (getattr(job, step),)
+    )
     ended = False
     try:
         futures = [pool.submit(work, task) for task in tasks]
@@ -46,8 +48,9 @@ def run_in_processes(job: Job, step: str, tasks: list[Task], processes: int) -> 
             yield
         ended = True
     except BrokenProcessPool:
-        raise InputError("a worker was killed, perhaps for want of memory;"
-                         " run the same command again to go on, with fewer --workers") from None
+        raise InputError(
+            "a worker was killed, perhaps for want of memory; run the same command again to go on, with fewer --workers"
+        ) from None
     finally:
         if not ended:
             for process in set(multiprocessing.active_children()) - before:

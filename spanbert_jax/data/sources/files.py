@@ -13,7 +13,11 @@ from spanbert_jax.errors import InputError
 # A format is a module with steps(path, size): in how many places a file may be cut, and documents(path, begin, end, field): those of a
 # range of these steps.
 FORMATS = {".jsonl": jsonl, ".ndjson": jsonl, ".parquet": parquet}
-TEXTS = {"blank": text, "line": text_lines, "file": text_files}  # all other files are plain text: what ends a document there
+TEXTS = {
+    "blank": text,
+    "line": text_lines,
+    "file": text_files,
+}  # all other files are plain text: what ends a document there
 
 
 def format_of(path: str, documents: str):

@@ -31,14 +31,18 @@ def record_text(line: str, path: str, address: int, field: str) -> str:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         where = f"{path}, line {line_number(path, address)}"
-        raise InputError(f"corpus: {where}: not JSON ({error}); put one record, as in {{\"{field}\": \"...\"}}, on each line") from error
+        raise InputError(
+            f'corpus: {where}: not JSON ({error}); put one record, as in {{"{field}": "..."}}, on each line'
+        ) from error
     if isinstance(record, dict) and isinstance(text := record.get(field, 0), str | None):
         return whole_characters(text or "")
     where = f"{path}, line {line_number(path, address)}"
     if not isinstance(record, dict):
-        raise InputError(f"corpus: {where}: {type(record).__name__}, not a record as in {{\"{field}\": \"...\"}}")
+        raise InputError(f'corpus: {where}: {type(record).__name__}, not a record as in {{"{field}": "..."}}')
     if field in record:
-        raise InputError(f"corpus: {where}: field '{field}' is {type(record[field]).__name__}, not text; name another in data.field")
+        raise InputError(
+            f"corpus: {where}: field '{field}' is {type(record[field]).__name__}, not text; name another in data.field"
+        )
     known = ", ".join(f"'{name}'" for name in record) or "none at all"
     raise InputError(f"corpus: {where}: no field '{field}' (it has {known}); name the one with the text in data.field")
 

@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 from spanbert_jax.data.sources.paths import open_bytes
 from spanbert_jax.errors import InputError
 
-MAX_LINE_BYTES = 1 << 24  # a longer line is taken for a mistake: a whole corpus on one line would have to be held in memory
+MAX_LINE_BYTES = (
+    1 << 24
+)  # a longer line is taken for a mistake: a whole corpus on one line would have to be held in memory
 CHUNK = 1 << 20
 
 
@@ -67,7 +69,9 @@ def readable(path: str):
         except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
             if getattr(error, "errno", None):  # of the disk, not of the archive
                 raise
-            raise InputError(f"corpus: {path} is a damaged {suffix} archive ({error}); get it again or remove it") from error
+            raise InputError(
+                f"corpus: {path} is a damaged {suffix} archive ({error}); get it again or remove it"
+            ) from error
 
 
 def line_number(path: str, address: int) -> int:
@@ -84,7 +88,9 @@ def decode_line(data: bytes, path: str, address: int) -> str:
     """Text of a line that begins `address` bytes into the (unpacked) file. Raises InputError for what is not UTF-8 text."""
     if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
         where = f"{path}, line {line_number(path, address)}"
-        raise InputError(f"corpus: {where}: longer than {MAX_LINE_BYTES >> 20} MiB; put a sentence, paragraph or record on each line")
+        raise InputError(
+            f"corpus: {where}: longer than {MAX_LINE_BYTES >> 20} MiB; put a sentence, paragraph or record on each line"
+        )
     if b"\0" in data:
         where = f"{path}, line {line_number(path, address)}, byte {address + data.index(0)}"
         raise InputError(f"corpus: {where}: zero, so this is not UTF-8 text; convert or remove it")
@@ -92,5 +98,7 @@ def decode_line(data: bytes, path: str, address: int) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"{path}, line {line_number(path, address)}, byte {address + error.start}"
-        raise InputError(f"corpus: {where}: 0x{data[error.start]:02x} is not UTF-8; convert the file (iconv -t UTF-8)") from error
+        raise InputError(
+            f"corpus: {where}: 0x{data[error.start]:02x} is not UTF-8; convert the file (iconv -t UTF-8)"
+        ) from error
     return text.removeprefix("\ufeff") if address == 0 else text

@@ -46,7 +46,9 @@ def table(path: str):
             if getattr(error, "errno", None):  # of the disk, not of the file
                 raise
             said = " ".join(str(error).split())[:200]
-            raise InputError(f"corpus: {path} is no readable Parquet file ({said}); get it again or remove it") from error
+            raise InputError(
+                f"corpus: {path} is no readable Parquet file ({said}); get it again or remove it"
+            ) from error
 
 
 def check_column(schema, path: str, field: str) -> None:
@@ -56,7 +58,10 @@ def check_column(schema, path: str, field: str) -> None:
     kinds = pyarrow.types
     types = dict(zip(schema.names, schema.types, strict=True))
     values = {name: kind.value_type if kinds.is_dictionary(kind) else kind for name, kind in types.items()}
-    is_text = {name: kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind) for name, kind in values.items()}
+    is_text = {
+        name: kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+        for name, kind in values.items()
+    }
     if not is_text.get(field):
         problem = f"column '{field}' is {types[field]}, not text" if field in types else f"no column '{field}'"
         known = ", ".join(f"'{name}'" for name, text in is_text.items() if text) or "none"

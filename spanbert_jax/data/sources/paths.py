@@ -52,7 +52,9 @@ def remote_files(pattern: str) -> list[str]:
         else:
             found = [path] if (kind := remote_kind(files, path)) else []
             if kind == "directory":
-                raise InputError(f"corpus: {pattern} is a folder; name the files in it, as in {pattern.rstrip('/')}/*.txt")
+                raise InputError(
+                    f"corpus: {pattern} is a folder; name the files in it, as in {pattern.rstrip('/')}/*.txt"
+                )
         return [files.unstrip_protocol(name) for name in sorted(found)]
 
 
@@ -110,8 +112,11 @@ def remote_errors(path: str):
         raise
     except ImportError as error:
         scheme = path.split("://")[0]
-        raise InputError(f"corpus: cannot read {path}: {error}; "
-                         f"{PACKAGES.get(scheme, f'install the fsspec package of {scheme}://')}") from error
+        raise InputError(
+            f"corpus: cannot read {path}: {error}; {PACKAGES.get(scheme, f'install the fsspec package of {scheme}://')}"
+        ) from error
     except Exception as error:  # each store has errors of its own: no bucket, no network, no rights, ...
         said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"corpus: cannot read {path} ({said[:300]}); check the path, the network and your rights to it") from error
+        raise InputError(
+            f"corpus: cannot read {path} ({said[:300]}); check the path, the network and your rights to it"
+        ) from error

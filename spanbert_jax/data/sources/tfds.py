@@ -65,7 +65,9 @@ class TfdsUnit:
                     document = text_lines(text.decode("utf-8"))
                 except UnicodeDecodeError as error:
                     where = f"{self.folder}, record {number} of {part.split}, byte {error.start}"
-                    raise InputError(f"corpus: {where}: 0x{text[error.start]:02x} is not UTF-8; prepare the data set again") from error
+                    raise InputError(
+                        f"corpus: {where}: 0x{text[error.start]:02x} is not UTF-8; prepare the data set again"
+                    ) from error
                 if document:
                     yield document
 
@@ -79,11 +81,16 @@ def tfds_units(name: str, field: str, split: str, data_dir: str) -> list[TfdsUni
     except (ValueError, KeyError) as error:
         known = ", ".join(f"{key} ({about.num_examples:,} records)" for key, about in builder.info.splits.items())
         said = str(error).strip("'").split("\n")[0]
-        raise InputError(f"corpus: tfds:{name}, split '{split}': {said} It has {known}; see tensorflow.org/datasets/splits") from error
+        raise InputError(
+            f"corpus: tfds:{name}, split '{split}': {said} It has {known}; see tensorflow.org/datasets/splits"
+        ) from error
     shards = {}  # file -> (split, number of its first record in it, bytes a record)
     for key, about in builder.info.splits.items():
         begins = itertools.accumulate(about.shard_lengths, initial=0)
-        shards |= {str(path): (key, begin, about.num_bytes / max(about.num_examples, 1)) for path, begin in zip(about.filepaths, begins)}
+        shards |= {
+            str(path): (key, begin, about.num_bytes / max(about.num_examples, 1))
+            for path, begin in zip(about.filepaths, begins)
+        }
     target = unit_size(int(sum(file.take * shards[file.filename][2] for file in files)))
     ranges = [part for file in files for part in cut_shard(file, *shards[file.filename], target)]
     if not ranges:
@@ -121,8 +128,11 @@ def check_feature(builder, name: str, field: str) -> None:
     """Raises InputError, with the features there are, unless `field` is a feature of text."""
     features = builder.info.features
     named = features.items() if isinstance(features, tfds.features.FeaturesDict) else ()
-    texts = sorted(key for key, feature in named
-                   if isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.np_dtype == object)
+    texts = sorted(
+        key
+        for key, feature in named
+        if isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.np_dtype == object
+    )
     if field not in texts:
         known = ", ".join(f"'{key}'" for key in texts) or "none"
         raise InputError(f"corpus: tfds:{name}: no feature of text '{field}'; name one of these in data.field: {known}")
@@ -134,7 +144,9 @@ def record_texts(builder, part: Records, field: str) -> Iterator[bytes]:
         if builder.info.file_format.value == "tfrecord":
             # one file after the other, for the order to be that of the split
             config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-            records = builder.as_dataset(split=str(part), decoders=tfds.decode.PartialDecoding({field: True}), read_config=config)
+            records = builder.as_dataset(
+                split=str(part), decoders=tfds.decode.PartialDecoding({field: True}), read_config=config
+            )
             for batch in records.batch(BATCH).prefetch(1).as_numpy_iterator():
                 yield from batch[field]
         else:
@@ -142,4 +154,6 @@ def record_texts(builder, part: Records, field: str) -> Iterator[bytes]:
                 yield record[field]
     except (tf.errors.OpError, OSError, RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())[:200]
-        raise InputError(f"corpus: {builder.data_path}, {part}: cannot be read ({said}); prepare the data set again") from error
+        raise InputError(
+            f"corpus: {builder.data_path}, {part}: cannot be read ({said}); prepare the data set again"
+        ) from error

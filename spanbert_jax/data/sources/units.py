@@ -1,4 +1,4 @@
-"""Units: pieces of a source that are read apart, each by one worker, alone and in order.
+"""Units: tokens of a source that are read apart, each by one worker, alone and in order.
 
 How a source is cut follows from the source alone (paths, sizes, order), never from who reads it: so shards that are made unit by unit are
 the same whatever the number of workers.
@@ -15,7 +15,7 @@ SMALLEST, LARGEST = 4 << 20, 1 << 30  # bytes of a unit, as they lie on disk
 
 
 class Unit(Protocol):
-    """A piece of a source. Units are frozen dataclasses: equal by content, and they go through pickle."""
+    """A part of a source. Units are frozen dataclasses: equal by content, and they go through pickle."""
 
     @property
     def name(self) -> str:

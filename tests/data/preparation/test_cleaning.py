@@ -10,7 +10,11 @@ from spanbert_jax.data.preparation.settings import Settings
 from tests.data.preparation.settings_for_tests import PLAIN
 
 SETTINGS = Settings(input="embedded", **PLAIN)
-DOCUMENT = ["cafe\N{COMBINING ACUTE ACCENT} \N{LATIN SMALL LIGATURE FI}t", "\N{NO-BREAK SPACE}\N{COMBINING ACUTE ACCENT}?", "a  b"]
+DOCUMENT = [
+    "cafe\N{COMBINING ACUTE ACCENT} \N{LATIN SMALL LIGATURE FI}t",
+    "\N{NO-BREAK SPACE}\N{COMBINING ACUTE ACCENT}?",
+    "a  b",
+]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFKC"])
@@ -18,7 +22,10 @@ def test_unicode_normalisation(form):
     cleaned = make_cleaner(dataclasses.replace(SETTINGS, unicode=form))(DOCUMENT)
     assert cleaned == [unicodedata.normalize(form, line).strip() for line in DOCUMENT]
     assert cleaned != DOCUMENT and cleaned[2] == "a  b"
-    assert make_cleaner(dataclasses.replace(SETTINGS, unicode="NFKC"))(["\N{IDEOGRAPHIC SPACE}\N{HANGUL FILLER}", "x"])[-1] == "x"
+    assert (
+        make_cleaner(dataclasses.replace(SETTINGS, unicode="NFKC"))(["\N{IDEOGRAPHIC SPACE}\N{HANGUL FILLER}", "x"])[-1]
+        == "x"
+    )
 
 
 def test_nothing_is_the_default():
@@ -28,12 +35,25 @@ def test_nothing_is_the_default():
 def test_sentences():
     pytest.importorskip("sentencex", reason="needs the extra prepare")
     clean = make_cleaner(dataclasses.replace(SETTINGS, sentences="en", unicode="NFKC"))
-    assert clean(["Mr. Smith sat. The cat\N{NO-BREAK SPACE}sat.", "It is late"]) == ["Mr. Smith sat.", "The cat sat.", "It is late"]
+    assert clean(["Mr. Smith sat. The cat\N{NO-BREAK SPACE}sat.", "It is late"]) == [
+        "Mr. Smith sat.",
+        "The cat sat.",
+        "It is late",
+    ]
 
 
-@pytest.mark.parametrize("document, words", [
-    (["the cat sat", "on it."], 5), (["don't"], 1), (["我爱北京"], 4), (["私はcatです"], 5), (["ภาษา"], 4), (["сон"], 1), ([" "], 0),
-])
+@pytest.mark.parametrize(
+    "document, words",
+    [
+        (["the cat sat", "on it."], 5),
+        (["don't"], 1),
+        (["我爱北京"], 4),
+        (["私はcatです"], 5),
+        (["ภาษา"], 4),
+        (["сон"], 1),
+        ([" "], 0),
+    ],
+)
 def test_words_are_counted_in_every_script(document, words):
     assert has_words(document, words) and not has_words(document, words + 1)
 
@@ -48,7 +68,9 @@ def test_short_documents_are_left_out():
 
 def test_held_out_share_and_growth():
     documents = [[f"document {number}"] for number in range(4000)]
-    small, large = ({number for number, document in enumerate(documents) if is_held_out(document, share)} for share in (0.1, 0.2))
+    small, large = (
+        {number for number, document in enumerate(documents) if is_held_out(document, share)} for share in (0.1, 0.2)
+    )
     assert small < large
     assert abs(len(small) - 400) < 4 * 19 and abs(len(large) - 800) < 4 * 25.3  # four standard deviations
     assert not any(is_held_out(document, 0.0) for document in documents)

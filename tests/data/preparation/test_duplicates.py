@@ -26,7 +26,7 @@ def changed(draw, original, places) -> str:
 
 
 def jaccard(one: str, other: str) -> float:
-    a, b = ({string[i:i + SHINGLE] for i in range(len(string) - SHINGLE + 1)} for string in (one, other))
+    a, b = ({string[i : i + SHINGLE] for i in range(len(string) - SHINGLE + 1)} for string in (one, other))
     return len(a & b) / len(a | b)
 
 
@@ -81,7 +81,7 @@ def test_no_two_kept_documents_are_estimated_to_be_similar():
     threshold, width = 0.65, band_width(0.65)
     result = mark(digests, marks, threshold)
     for one, other in itertools.combinations(range(400), 2):
-        bands = (marks[one] == marks[other])[:duplicates.HASHES // width * width].reshape(-1, width).all(axis=1)
+        bands = (marks[one] == marks[other])[: duplicates.HASHES // width * width].reshape(-1, width).all(axis=1)
         if bands.any() and (marks[one] == marks[other]).mean() >= threshold:
             assert result[other] == NEAR or result[one] == NEAR
     assert (result == NEAR).sum() > 50
@@ -105,5 +105,5 @@ def test_signatures_estimate_similarity_and_never_change():
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9, 1.0])
 def test_pairs_at_the_threshold_are_looked_at(threshold):
     width = band_width(threshold)
-    found = [1 - (1 - threshold**w)**(duplicates.HASHES // w) for w in (width, width + 1)]
+    found = [1 - (1 - threshold**w) ** (duplicates.HASHES // w) for w in (width, width + 1)]
     assert found[0] >= duplicates.RECALL and (found[1] < duplicates.RECALL or width == duplicates.HASHES)

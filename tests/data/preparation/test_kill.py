@@ -26,8 +26,14 @@ def command(source, output, *more):
 
 def start(source, output, *more, **options) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command(source, output, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
-                            **options)
+    return subprocess.Popen(
+        command(source, output, *more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
 
 
 def finish(process) -> str:
@@ -45,7 +51,9 @@ def world(tmp_path_factory):
     draw = np.random.default_rng(0)
     for number in range(12):
         chosen = [documents[i] for i in draw.choice(len(documents), 42)]
-        (folder / f"{number:02d}.txt").write_text("\n\n".join("\n".join(document) for document in chosen), encoding="utf-8")
+        (folder / f"{number:02d}.txt").write_text(
+            "\n\n".join("\n".join(document) for document in chosen), encoding="utf-8"
+        )
     began = time.perf_counter()
     finish(start(folder / "*.txt", folder / "store", "--workers=2"))
     return folder, time.perf_counter() - began
@@ -80,8 +88,12 @@ def test_full_disk(world, tmp_path):
     """A limit on the size of files stands for a full disk; the run goes on when there is room."""
     folder, _ = world
     output = tmp_path / "store"
-    process = start(folder / "*.txt", output, "--workers=2",
-                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)))
+    process = start(
+        folder / "*.txt",
+        output,
+        "--workers=2",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)),
+    )
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 2
     line = said.strip().splitlines()[-1]

@@ -20,7 +20,9 @@ TOKENIZER = load_tokenizer("tiny", "auto")
 def random_documents(seed: int, count: int) -> list[list[str]]:
     draw = np.random.default_rng(seed)
     words = ["the", "Cats", "sat", "on", "mats", ".", "\N{SNOWMAN}", "cafe\N{COMBINING ACUTE ACCENT}"]
-    return [[" ".join(draw.choice(words, draw.integers(1, 40))) for _ in range(draw.integers(1, 5))] for _ in range(count)]
+    return [
+        [" ".join(draw.choice(words, draw.integers(1, 40))) for _ in range(draw.integers(1, 5))] for _ in range(count)
+    ]
 
 
 def write(path, documents):
@@ -35,13 +37,16 @@ def files(tmp_path, monkeypatch):
     documents[31], documents[45] = documents[3], documents[44]
     (tmp_path / "text").mkdir()
     for number in range(6):
-        write(tmp_path / "text" / f"{number}.txt", documents[10 * number:10 * number + 10])
+        write(tmp_path / "text" / f"{number}.txt", documents[10 * number : 10 * number + 10])
     return documents
 
 
 def ids_of(split) -> list[list[list[int]]]:
     sentences, documents = split.sentence_offsets(), split.document_offsets()
-    read = [split.read(int(start), int(end - start)).tolist() for start, end in zip(sentences[:-1], sentences[1:], strict=True)]
+    read = [
+        split.read(int(start), int(end - start)).tolist()
+        for start, end in zip(sentences[:-1], sentences[1:], strict=True)
+    ]
     return [read[low:high] for low, high in zip(documents[:-1], documents[1:], strict=True)]
 
 
@@ -79,21 +84,23 @@ def test_equal_documents_stay_once_and_first(files, tmp_path):
 def test_held_out_documents_stay_so_when_the_corpus_grows(files, tmp_path):
     small = ids_of(made(tmp_path / "text" / "[0-2].txt", tmp_path / "small").split("valid"))
     large = ids_of(made(tmp_path / "text" / "*.txt", tmp_path / "large").split("valid"))
-    assert small and large[:len(small)] == small
+    assert small and large[: len(small)] == small
 
 
 def test_vocabulary_of_the_training_text(files, tmp_path, monkeypatch):
-    known, secret = (next(word for word in (f"{letter}{number}" for number in range(100)) if is_held_out([word], 0.2) == held_out)
-                     for letter, held_out in (("Ж", False), ("Щ", True)))
+    known, secret = (
+        next(word for word in (f"{letter}{number}" for number in range(100)) if is_held_out([word], 0.2) == held_out)
+        for letter, held_out in (("Ж", False), ("Щ", True))
+    )
     (tmp_path / "text" / "6.txt").write_text(f"{known}\n\n{secret}\n", encoding="utf-8")
     store = made(tmp_path / "text" / "*.txt", tmp_path / "store", train_vocab=150)
     tokenizer = store.tokenizer()
-    assert "Cats" in tokenizer.pieces and "Ж" in tokenizer.pieces and "Щ" not in tokenizer.pieces
+    assert "Cats" in tokenizer.tokens and "Ж" in tokenizer.tokens and "Щ" not in tokenizer.tokens
     assert tokenizer.vocab_size <= 150
     made(tmp_path / "text" / "*.txt", tmp_path / "again", train_vocab=150)
     assert content(tmp_path / "store") == content(tmp_path / "again")
     monkeypatch.setattr(prepare_module, "VOCABULARY_CHARACTERS", 100)  # the first document of each unit
-    assert "Ж" not in made(tmp_path / "text" / "*.txt", tmp_path / "less", train_vocab=150).tokenizer().pieces
+    assert "Ж" not in made(tmp_path / "text" / "*.txt", tmp_path / "less", train_vocab=150).tokenizer().tokens
 
 
 def test_goes_on_where_it_was_stopped(files, tmp_path):
@@ -113,7 +120,9 @@ def test_goes_on_where_it_was_stopped(files, tmp_path):
     units = tmp_path / "store.partial" / "units"
     finished = {path: path.stat().st_mtime_ns for path in units.iterdir()}
     assert finished
-    with pytest.raises(InputError, match="store.partial: begun otherwise.*unicode 'none', now 'NFC'.*remove that folder"):
+    with pytest.raises(
+        InputError, match="store.partial: begun otherwise.*unicode 'none', now 'NFC'.*remove that folder"
+    ):
         made(source, tmp_path / "store", dedup="exact", unicode="NFC")
     seen = {}
 
@@ -158,6 +167,7 @@ def test_a_worker_that_dies_is_told(files, tmp_path, monkeypatch):
 
 def die(function):
     import os
+
     os._exit(9)
 
 
@@ -171,14 +181,25 @@ def test_a_mistake_of_the_text_leaves_nothing(means, files, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
-@pytest.mark.parametrize("changes, said", [
-    (dict(input="absent*.txt"), "no file matches"), (dict(vocab="absent.txt"), "vocabulary absent.txt"),
-    (dict(lowercase="maybe"), "'maybe'"),
-    (dict(valid_fraction=1.5), "1.5"), (dict(valid_fraction=1e-12), "none of the 60 documents"), (dict(unicode="NFX"), "'NFX'"),
-    (dict(dedup="some"), "'some'"), (dict(near_threshold=0.0), "near_threshold"), (dict(min_words=-1), "-1"), (dict(workers=-1), "-1"),
-    (dict(min_words=1000), "60 were left out, fell into the train split.*min_words"), (dict(sentences="klingon"), "klingon"),
-    (dict(tags=("nouns",)), "nouns"), (dict(seq_len=2), "seq_len"),
-])
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(input="absent*.txt"), "no file matches"),
+        (dict(vocab="absent.txt"), "vocabulary absent.txt"),
+        (dict(lowercase="maybe"), "'maybe'"),
+        (dict(valid_fraction=1.5), "1.5"),
+        (dict(valid_fraction=1e-12), "none of the 60 documents"),
+        (dict(unicode="NFX"), "'NFX'"),
+        (dict(dedup="some"), "'some'"),
+        (dict(near_threshold=0.0), "near_threshold"),
+        (dict(min_words=-1), "-1"),
+        (dict(workers=-1), "-1"),
+        (dict(min_words=1000), "60 were left out, fell into the train split.*min_words"),
+        (dict(sentences="klingon"), "klingon"),
+        (dict(tags=("nouns",)), "nouns"),
+        (dict(seq_len=2), "seq_len"),
+    ],
+)
 def test_mistakes_leave_nothing(changes, said, files, tmp_path, monkeypatch):
     arguments = {"source": tmp_path / "text" / "*.txt"} | changes
     if "input" in arguments:

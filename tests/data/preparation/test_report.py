@@ -15,7 +15,7 @@ from spanbert_jax.data.sources import units as units_module
 from spanbert_jax.data.tokenizer import load_tokenizer
 from tests.data.preparation.settings_for_tests import made
 
-EMPTY = "\u200b\x07"  # not blank, and without a piece
+EMPTY = "\u200b\x07"  # not blank, and without a token
 
 
 @pytest.fixture
@@ -23,7 +23,10 @@ def text(tmp_path, monkeypatch):
     monkeypatch.setattr(units_module, "SMALLEST", 1500)
     draw = np.random.default_rng(0)
     words = ["the", "cats", "sat", "on", "mats", ".", "\N{SNOWMAN}"]  # the last is in no embedded vocabulary
-    documents = ["\n".join(" ".join(draw.choice(words, draw.integers(1, 60))) for _ in range(draw.integers(1, 5))) for _ in range(60)]
+    documents = [
+        "\n".join(" ".join(draw.choice(words, draw.integers(1, 60))) for _ in range(draw.integers(1, 5)))
+        for _ in range(60)
+    ]
     path = tmp_path / "text.txt"
     path.write_text("\n\n".join([*documents, EMPTY, "mat", documents[7], documents[9]]), encoding="utf-8")
     return path
@@ -40,29 +43,47 @@ def test_figures(text, tmp_path):
     store = made(text, tmp_path / "store", dedup="exact", min_words=2, seq_len=64)
     report, tokenizer = read_report(store), load_tokenizer("tiny", "auto")
     assert report["documents_read"] == 64
-    assert report["documents_dropped"] == {"short": 2, "exact": 2, "near": 0, "empty": 0}  # EMPTY has fewer than two words
+    assert report["documents_dropped"] == {
+        "short": 2,
+        "exact": 2,
+        "near": 0,
+        "empty": 0,
+    }  # EMPTY has fewer than two words
     assert report["units"] > 4
     cells = shown(report)
-    assert any("64 documents read, left out: 2 too short, 2 equal to an earlier one" in line for row in cells for line in row)
+    assert any(
+        "64 documents read, left out: 2 too short, 2 equal to an earlier one" in line for row in cells for line in row
+    )
     for name in ("train", "valid"):
         split, told = store.split(name), report["splits"][name]
         ids = split.read(0, split.num_tokens)
         unknown = int((ids == tokenizer.unk_id).sum())
         assert unknown / split.num_tokens > 0.05
-        expected = {"documents": split.num_documents, "sentences": split.num_sentences, "words": int(tokenizer.starts_word[ids].sum()),
-                    "pieces": split.num_tokens, "unknown_pieces": unknown}
+        expected = {
+            "documents": split.num_documents,
+            "sentences": split.num_sentences,
+            "words": int(tokenizer.starts_word[ids].sum()),
+            "tokens": split.num_tokens,
+            "unknown_tokens": unknown,
+        }
         assert {key: told[key] for key in expected} == expected
         sentences = np.diff(split.sentence_offsets())
         documents = np.diff(split.sentence_offsets()[split.document_offsets()])
         for kind, lengths in (("sentence", sentences), ("document", documents)):
-            bins = told[f"{kind}_lengths_in_pieces"]
+            bins = told[f"{kind}_lengths_in_tokens"]
             low = 0
             for high, count in bins.items():
-                assert count == ((lengths > low) & (lengths <= int(high))).sum() or low == 0 and count == (lengths <= int(high)).sum()
+                assert count == ((lengths > low) & (lengths <= int(high))).sum() or (
+                    low == 0 and count == (lengths <= int(high)).sum()
+                )
                 low = int(high)
             assert sum(bins.values()) == len(lengths)
-        assert [name, *(f"{told[key]:,}" for key in ("documents", "sentences", "words", "pieces")), f"{unknown / split.num_tokens:.3%}",
-                f"{told['tokens_per_epoch']:,}"] in cells
+        assert [
+            name,
+            *(f"{told[key]:,}" for key in ("documents", "sentences", "words", "tokens")),
+            f"{unknown / split.num_tokens:.3%}",
+            f"{told['tokens_per_epoch']:,}",
+        ] in cells
         for blocks in PACKINGS:
             rows = build_rows(split, BlockSettings(64, blocks, "document", "cut", 0.0, 0), tokenizer.starts_word, ())
             assert told["rows_by_max_blocks_per_row"][str(blocks)] == rows.num_rows
@@ -74,12 +95,15 @@ def test_figures(text, tmp_path):
 
 def test_rows_of_large_splits_are_estimated(text, tmp_path, monkeypatch):
     exact = read_report(made(text, tmp_path / "exact"))["splits"]["train"]
-    monkeypatch.setattr(report_module, "MEASURED_PIECES", 1500)
+    monkeypatch.setattr(report_module, "MEASURED_TOKENS", 1500)
     report = read_report(made(text, tmp_path / "about"))
     about = report["splits"]["train"]
-    assert 1500 <= about["measured_pieces"] < exact["pieces"] == exact["measured_pieces"]
+    assert 1500 <= about["measured_tokens"] < exact["tokens"] == exact["measured_tokens"]
     for key in ("tokens_per_epoch", "rows_by_max_blocks_per_row"):
-        one, other = (list(figures[key].values()) if isinstance(figures[key], dict) else [figures[key]] for figures in (exact, about))
+        one, other = (
+            list(figures[key].values()) if isinstance(figures[key], dict) else [figures[key]]
+            for figures in (exact, about)
+        )
         assert one == pytest.approx(other, rel=0.2)
     assert any("train rows (about)" in row for row in shown(report))
 
@@ -90,5 +114,10 @@ def test_a_split_without_text_is_not_told_of(text, tmp_path):
     assert not any("valid" in cell for row in shown(report) for cell in row)
 
 
-def test_text_without_a_piece_is_counted(text, tmp_path):
-    assert read_report(made(text, tmp_path / "store"))["documents_dropped"] == {"short": 0, "exact": 0, "near": 0, "empty": 1}
+def test_text_without_a_token_is_counted(text, tmp_path):
+    assert read_report(made(text, tmp_path / "store"))["documents_dropped"] == {
+        "short": 0,
+        "exact": 0,
+        "near": 0,
+        "empty": 1,
+    }

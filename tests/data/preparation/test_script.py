@@ -1,7 +1,6 @@
 """scripts/prepare_data.py: every kind of input, and every mistake in one line."""
 
 import json
-import os
 import runpy
 import sys
 from pathlib import Path
@@ -84,17 +83,23 @@ def test_unknown_tfds(world, capfd):
 
 
 def test_a_missing_library_is_named(world, capfd, monkeypatch):
-    for library, flag, extra in (("apache_beam", "--runner=DirectRunner", "[beam]"), ("rensa", "--dedup=near", "[prepare]")):
+    for library, flag, extra in (
+        ("apache_beam", "--runner=DirectRunner", "[beam]"),
+        ("rensa", "--dedup=near", "[prepare]"),
+    ):
         monkeypatch.setitem(sys.modules, library, None)
         assert run("--input=text.txt", "--output=out", flag) == 2
         assert extra in capfd.readouterr().err.strip().splitlines()[-1]
     assert not (world / "out").exists() and not (world / "out.partial").exists()
 
 
-@pytest.mark.parametrize("name, text", [
-    ("text.txt", TEXT),
-    ("text.jsonl", "\n".join(json.dumps({"text": document, "id": 1}) for document in TEXT.split("\n\n"))),
-])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("text.txt", TEXT),
+        ("text.jsonl", "\n".join(json.dumps({"text": document, "id": 1}) for document in TEXT.split("\n\n"))),
+    ],
+)
 def test_formats_and_report(name, text, world, capfd):
     (world / name).write_text(text)
     assert run(f"--input={name}", "--output=out") == 0
@@ -108,16 +113,23 @@ def test_tags_of_ngrams(world):
     (world / "ngrams.txt").write_text("the mat\nother document\n")
     assert run("--input=text.txt", "--output=out", "--ngrams=ngrams.txt") == 0
     store = open_store("out")
-    split, pieces = store.split("train"), store.tokenizer().pieces
+    split, tokens = store.split("train"), store.tokenizer().tokens
     assert split.tag_kinds == ("ngrams",)
     marks = split.tags("ngrams", 0, split.num_tokens)
-    words = [pieces[i] for i in split.read(0, split.num_tokens)]
+    words = [tokens[i] for i in split.read(0, split.num_tokens)]
     assert 0 < marks.sum() < marks.size and {"the"} < {word for word, mark in zip(words, marks, strict=True) if mark}
 
 
-GERMAN = ["Der Fluß fließt über die Grüße der Müllerstochter.",
-          "Größere Übungen fördern Gemüt und Körper.", "Zwölf Boxkämpfer jagen Viktor."]
-CHINESE = ["学而时习之不亦说乎有朋自远方来不亦乐乎人不知而不愠不亦君子乎", "道可道非常道名可名非常名无名天地之始有名万物之母", "温故而知新可以为师矣"]
+GERMAN = [
+    "Der Fluß fließt über die Grüße der Müllerstochter.",
+    "Größere Übungen fördern Gemüt und Körper.",
+    "Zwölf Boxkämpfer jagen Viktor.",
+]
+CHINESE = [
+    "学而时习之不亦说乎有朋自远方来不亦乐乎人不知而不愠不亦君子乎",
+    "道可道非常道名可名非常名无名天地之始有名万物之母",
+    "温故而知新可以为师矣",
+]
 
 
 @pytest.mark.parametrize("sentences", [GERMAN, CHINESE], ids=["German", "Chinese"])
@@ -131,4 +143,6 @@ def test_a_language_with_its_own_vocabulary(sentences, world, capfd):
     split, tokenizer = store.split("train"), store.tokenizer()
     ids = split.read(0, split.num_tokens)
     assert not (ids == tokenizer.unk_id).any()
-    assert tokenizer.decode(ids[:split.sentence_offsets()[1]]).replace(" ", "") == documents[0].split("\n")[0].replace(" ", "")
+    assert tokenizer.decode(ids[: split.sentence_offsets()[1]]).replace(" ", "") == documents[0].split("\n")[0].replace(
+        " ", ""
+    )

@@ -34,14 +34,20 @@ def mixed(tmp_path):
         texts = [[f"file {number}", f"document {i} é"] for i in range(count)]
         lines = "\n\n".join("\n".join(text) for text in texts)
         records = "\n".join(json.dumps({"text": "\n".join(text)}) for text in texts)
-        name, data = [("txt", lines.encode()), ("jsonl", records.encode()), ("text.xz", lzma.compress(lines.encode())),
-                      ("jsonl.gz", gzip.compress(records.encode()))][(number + 1) % 4]
+        name, data = [
+            ("txt", lines.encode()),
+            ("jsonl", records.encode()),
+            ("text.xz", lzma.compress(lines.encode())),
+            ("jsonl.gz", gzip.compress(records.encode())),
+        ][(number + 1) % 4]
         (tmp_path / f"{number}.{name}").write_bytes(data)
         wanted += texts
     return f"{tmp_path}/*", wanted
 
 
-@pytest.mark.parametrize("size, fewest, most", [(1, 100, 256), (100, 20, 256), (1000, 8, 99), (4000, 3, 20), (1 << 22, 1, 1)])
+@pytest.mark.parametrize(
+    "size, fewest, most", [(1, 100, 256), (100, 20, 256), (1000, 8, 99), (4000, 3, 20), (1 << 22, 1, 1)]
+)
 def test_every_document_once_in_order_whatever_the_size_of_units(size, fewest, most, mixed, monkeypatch):
     source, wanted = mixed
     monkeypatch.setattr(units, "SMALLEST", size)
@@ -72,6 +78,7 @@ def test_fingerprint_follows_the_files_and_the_field(tmp_path):
 def test_large_parquet_is_cut_at_row_groups(tmp_path, monkeypatch):
     pyarrow = pytest.importorskip("pyarrow", reason="in the extra [prepare]")
     import pyarrow.parquet as pq
+
     texts = [f"document {i}" for i in range(1000)]
     pq.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet", row_group_size=100)
     monkeypatch.setattr(units, "SMALLEST", 500)
@@ -93,7 +100,9 @@ def test_cut_covers_all_steps_once():
         for parts in range(1, 40):
             ranges = units.cut(length, parts)
             assert [step for begin, end in ranges for step in range(begin, end)] == list(range(length))
-            assert len(ranges) == min(parts, length) and max(e - b for b, e in ranges) - min(e - b for b, e in ranges) <= 1
+            assert (
+                len(ranges) == min(parts, length) and max(e - b for b, e in ranges) - min(e - b for b, e in ranges) <= 1
+            )
 
 
 def test_remote_source(monkeypatch):

@@ -8,7 +8,13 @@ import pytest
 from spanbert_jax.data.sources import jsonl
 from spanbert_jax.errors import InputError
 
-RECORDS = [{"text": "One.\n\n Two é. ", "id": 1}, {"text": ""}, {"text": None}, {"id": 2, "text": "四\r\nFive"}, {"text": "Six"}]
+RECORDS = [
+    {"text": "One.\n\n Two é. ", "id": 1},
+    {"text": ""},
+    {"text": None},
+    {"id": 2, "text": "四\r\nFive"},
+    {"text": "Six"},
+]
 WANTED = [["One.", "Two é."], ["四", "Five"], ["Six"]]
 
 
@@ -40,7 +46,9 @@ def test_every_record_has_one_reader_wherever_the_file_is_cut(first, end, tmp_pa
         for at in range(1, size):
             assert read(path, 0, at) + read(path, at, size) == WANTED
         for step in (1, 2, 3, 7, 20):
-            assert [document for begin in range(0, size, step) for document in read(path, begin, begin + step)] == WANTED
+            assert [
+                document for begin in range(0, size, step) for document in read(path, begin, begin + step)
+            ] == WANTED
 
 
 def test_packed(tmp_path):
@@ -57,15 +65,18 @@ def test_half_a_character_is_replaced(tmp_path):
     assert read(write(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ud83d\\ude00"}')) == [["a ? b \U0001f600"]]
 
 
-@pytest.mark.parametrize("line, said", [
-    ('{"body": "x", "id": 3}', "line 3: no field 'text' (it has 'body', 'id')"),
-    ("{}", "line 3: no field 'text' (it has none at all)"),
-    ('{"text": ["x"]}', "line 3: field 'text' is list, not text"),
-    ('{"text": "x"', "line 3: not JSON"),
-    ("some text", "line 3: not JSON"),
-    ('["x"]', "line 3: list, not a record"),
-    ('{"text": ' + "[" * 100_000, "line 3: not JSON"),
-])
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ('{"body": "x", "id": 3}', "line 3: no field 'text' (it has 'body', 'id')"),
+        ("{}", "line 3: no field 'text' (it has none at all)"),
+        ('{"text": ["x"]}', "line 3: field 'text' is list, not text"),
+        ('{"text": "x"', "line 3: not JSON"),
+        ("some text", "line 3: not JSON"),
+        ('["x"]', "line 3: list, not a record"),
+        ('{"text": ' + "[" * 100_000, "line 3: not JSON"),
+    ],
+)
 def test_refuses_what_is_no_record_with_its_line(line, said, tmp_path):
     path = write(tmp_path / "bad.jsonl", f'{{"text": "fine"}}\n\n{line}\n')
     assert f"bad.jsonl, {said}" in refusal(path)

@@ -52,7 +52,7 @@ def test_from_a_byte_on_only_whole_lines(tmp_path):
 def test_bad_utf8_is_said_with_file_line_and_byte(suffix, tmp_path):
     data = "Fine é.\n\nAlso ".encode() + b"\xe9t\xe9.\n"
     message = refusal(write(tmp_path / f"latin.txt{suffix}", data))
-    assert f"latin.txt{suffix}, line 3, byte {data.index(bytes([0xe9, 0x74]))}: 0xe9" in message
+    assert f"latin.txt{suffix}, line 3, byte {data.index(bytes([0xE9, 0x74]))}: 0xe9" in message
 
 
 def test_the_line_is_right_also_from_the_middle_of_a_file(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_refuses_damaged_archives(suffix, tmp_path):
     path = tmp_path / f"a.txt{suffix}"
     write(path, b"".join(b"some text %d\n" % (i * i) for i in range(5000)))
     whole = path.read_bytes()
-    for damaged in (whole[:len(whole) // 2], whole[:-1], b"not an archive"):
+    for damaged in (whole[: len(whole) // 2], whole[:-1], b"not an archive"):
         path.write_bytes(damaged)
         assert f"a.txt{suffix} is a damaged {suffix}" in refusal(str(path))
 

@@ -29,7 +29,9 @@ def refusal(path, field="text"):
     return str(error.value)
 
 
-@pytest.mark.parametrize("kind", [pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())], ids=str)
+@pytest.mark.parametrize(
+    "kind", [pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())], ids=str
+)
 def test_rows_are_documents(kind, tmp_path):
     assert read(write(tmp_path / "a.parquet", kind)) == WANTED
 
@@ -51,10 +53,10 @@ def test_refuses_what_is_not_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"plain text, though its name says otherwise")
     assert "a.parquet is no readable Parquet file" in refusal(str(path))
-    whole = (tmp_path / "b.parquet")
+    whole = tmp_path / "b.parquet"
     write(whole, texts=["some text"] * 1000)
     data = whole.read_bytes()
-    whole.write_bytes(data[:len(data) // 2])
+    whole.write_bytes(data[: len(data) // 2])
     assert "b.parquet is no readable Parquet file" in refusal(str(whole))
     assert "cannot read" in refusal(str(tmp_path / "none.parquet"))
 

@@ -28,7 +28,9 @@ def test_globs_are_sorted_and_each_file_comes_once(tmp_path):
     for name in ("c.txt", "a.txt", "b.txt", "d.txt.gz", "deep/er/e.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
-    names = [path.removeprefix(f"{tmp_path}/") for path in find_files(f"{tmp_path}/b.txt, {tmp_path}/*.txt,{tmp_path}/d*")]
+    names = [
+        path.removeprefix(f"{tmp_path}/") for path in find_files(f"{tmp_path}/b.txt, {tmp_path}/*.txt,{tmp_path}/d*")
+    ]
     assert names == ["b.txt", "a.txt", "c.txt", "d.txt.gz"]
     assert find_files(f"{tmp_path}/**/e.txt") == [f"{tmp_path}/deep/er/e.txt"]
     (tmp_path / "odd[1].txt").write_text("odd")
@@ -56,6 +58,7 @@ def test_remote_files(memory):
 
 def test_stamps_tell_one_writing_from_the_next(memory, tmp_path):
     import os
+
     path = tmp_path / "a.txt"
     path.write_text("one")
     before = size_and_stamp(str(path))
@@ -80,6 +83,7 @@ def test_what_a_remote_store_says_becomes_one_line():
 
 def test_a_bucket_without_its_library():
     import importlib.util
+
     if importlib.util.find_spec("gcsfs"):
         pytest.skip("gcsfs is here")
     assert "pip install 'spanbert_jax[gcs]'" in refusal("gs://bucket/*.txt")

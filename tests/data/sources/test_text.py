@@ -19,7 +19,11 @@ WRITTEN = {
 
 def read(path, edges):
     """Documents of the ranges between neighbouring edges, in order."""
-    return [document for begin, end in zip(edges[:-1], edges[1:], strict=True) for document in text.documents(str(path), begin, end, "")]
+    return [
+        document
+        for begin, end in zip(edges[:-1], edges[1:], strict=True)
+        for document in text.documents(str(path), begin, end, "")
+    ]
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -12,7 +12,11 @@ def test_every_line_has_one_reader_wherever_the_file_is_cut(tmp_path):
     size = path.stat().st_size
     for step in range(1, size + 1):
         edges = [*range(0, size, step), size]
-        assert [document for begin, end in zip(edges, edges[1:]) for document in text_lines.documents(str(path), begin, end, "")] == WANTED
+        assert [
+            document
+            for begin, end in zip(edges, edges[1:])
+            for document in text_lines.documents(str(path), begin, end, "")
+        ] == WANTED
 
 
 def test_units_of_a_file_of_lines(tmp_path, monkeypatch):

@@ -35,16 +35,25 @@ def data_dir(request, tmp_path_factory):
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="en"), tfds.core.BuilderConfig(name="de")]
 
         def _info(self):
-            features = {"text": tfds.features.Text(), "title": tfds.features.Text(), "id": np.int64,
-                        "image": tfds.features.Tensor(shape=(2,), dtype=np.float32)}
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+            features = {
+                "text": tfds.features.Text(),
+                "title": tfds.features.Text(),
+                "id": np.int64,
+                "image": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            )
 
         def _split_generators(self, manager):
             return {split: self._generate_examples(split) for split in COUNTS}
 
         def _generate_examples(self, split):
             for i in range(COUNTS[split]):
-                yield i, {"text": text(split, i), "title": f"{self.builder_config.name} {i}", "id": i, "image": [0.0, 1.0]}
+                yield (
+                    i,
+                    {"text": text(split, i), "title": f"{self.builder_config.name} {i}", "id": i, "image": [0.0, 1.0]},
+                )
 
     folder = tmp_path_factory.mktemp(request.param)
     for config in ("en", "de"):
@@ -81,14 +90,21 @@ def test_every_record_once_in_order_whatever_the_size_of_units(size, fewest, mos
 def test_splits_and_features(data_dir):
     assert documents(find("tiny_books/en", data_dir, split="test")) == wanted("test")
     assert documents(find("tiny_books/en", data_dir, split="train[:1%]")) == wanted("train", 0, 10)
-    assert documents(find("tiny_books/en", data_dir, split="train[330:340]+test[-2:]")) == wanted("train", 330, 340) + wanted("test", 5, 7)
+    assert documents(find("tiny_books/en", data_dir, split="train[330:340]+test[-2:]")) == wanted(
+        "train", 330, 340
+    ) + wanted("test", 5, 7)
     assert documents(find("tiny_books/de", data_dir, "title", "train[7:9]")) == [["de 7"], ["de 8"]]
 
 
 def test_refuses_names_splits_and_features_that_are_not_there(data_dir, tmp_path):
-    assert "tfds:no_such_set is not prepared in" in refusal("no_such_set", data_dir) and "TFDS has none" in refusal("no_such_set", data_dir)
+    assert "tfds:no_such_set is not prepared in" in refusal("no_such_set", data_dir) and "TFDS has none" in refusal(
+        "no_such_set", data_dir
+    )
     known = refusal("wikipedia/20230601.en", str(tmp_path))
-    assert f"tfds:wikipedia/20230601.en is not prepared in {tmp_path}" in known and "tfds build wikipedia/20230601.en --data_dir" in known
+    assert (
+        f"tfds:wikipedia/20230601.en is not prepared in {tmp_path}" in known
+        and "tfds build wikipedia/20230601.en --data_dir" in known
+    )
     assert list(tmp_path.iterdir()) == []  # nothing was downloaded
     assert "tfds:tiny_books/fr is not prepared" in refusal("tiny_books/fr", data_dir)
     assert "cannot be read" in refusal("two words", data_dir)
