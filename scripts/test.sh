@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs the project with its test tools into .venv and runs the whole suite. Arguments go to pytest: bash scripts/test.sh -m "not slow"
-# EXTRAS (default: dev) chooses what is installed; PYTHON (default: python3) makes the environment.
+# Installs the project with its test tools into .venv and runs all tests. Arguments are passed to pytest:
+#   bash scripts/test.sh -m "not slow"
+# EXTRAS (default: dev) are the extras to install; PYTHON (default: python3) is the interpreter of the environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 EXTRAS=${EXTRAS:-dev} source scripts/environment.sh
-# Two processes, since tests are mostly compilations of a core each; in the files' order, which has no long file last.
+# Two processes, because tests mostly compile on one core each. Files keep their order, in which no long file is last.
 exec python -m pytest --numprocesses="${TEST_PROCESSES:-2}" --dist=loadfile --no-loadscope-reorder "$@"

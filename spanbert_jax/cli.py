@@ -1,48 +1,54 @@
-"""What every script shares: the flags of a config, and errors told in one line."""
+"""What all scripts share: config overrides on the command line, and errors reported in one line."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
 
-from spanbert_jax import config as config_lib
+from spanbert_jax.config import load_config
 from spanbert_jax.errors import Diverged, InputError
 
-STACK = "--fibers_default_thread_stack_size"  # of the threads of the compiler for TPUs: its own 64 KiB overflow on attention for v6e
+# Stack size of the threads of the TPU compiler: its default of 64 KiB overflows on attention for v6e.
+COMPILER_STACK_FLAG = "--fibers_default_thread_stack_size"
+COMPILER_STACK_BYTES = 2**20
 
 
-def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None):
-    """Parses flags, of which "--config.a.b=value" override the file that --config names.
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses flags; "--config.a.b=value" overrides a key of the file that --config names.
 
     Returns:
-      The argparse namespace; its `config` is the loaded ConfigDict if the parser has such a flag.
+      The flags. If the parser has a flag `config`, its value is the loaded ConfigDict.
     """
     argv = sys.argv[1:] if argv is None else argv
     prefix = "--config."
     overrides = [flag[len(prefix) :] for flag in argv if flag.startswith(prefix)]
     flags = parser.parse_args([flag for flag in argv if not flag.startswith(prefix)])
     if "config" in flags and flags.config is not None:
-        flags.config = config_lib.load(flags.config, overrides)
+        flags.config = load_config(flags.config, overrides)
     elif overrides:
-        raise InputError(f"{prefix}{overrides[0]} needs --config=FILE.py:VARIANT beside it")
+        raise InputError(f"{prefix}{overrides[0]} requires --config=CONFIG:VARIANT")
     return flags
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a script's main and exits with its code; an InputError becomes its message on stderr and exit code 2, Ctrl-C 130."""
+    """Runs a script's main function and exits with the code that it returns.
+
+    The message of an InputError or Diverged is printed to stderr; the exit code is then 2 or 1. It is 130 after Ctrl-C.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault(
-        "TF_ENABLE_ONEDNN_OPTS", "0"
-    )  # no operation of ours has any use for it, and it says on some CPUs that it is there
-    of_user = os.environ.get("LIBTPU_INIT_ARGS", "")
-    if STACK not in of_user:
-        os.environ["LIBTPU_INIT_ARGS"] = f"{of_user} {STACK}={2**20}".lstrip()
+    # The input pipeline uses no operation of oneDNN, which on some CPUs logs that it is enabled.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    compiler_flags = os.environ.get("LIBTPU_INIT_ARGS", "")
+    if COMPILER_STACK_FLAG not in compiler_flags:
+        compiler_flags = f"{compiler_flags} {COMPILER_STACK_FLAG}={COMPILER_STACK_BYTES}"
+        os.environ["LIBTPU_INIT_ARGS"] = compiler_flags.lstrip()
+    script = os.path.basename(sys.argv[0])
     try:
         code = main()
     except (InputError, Diverged) as error:
-        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        print(f"{script}: {error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        print(f"{os.path.basename(sys.argv[0])}: stopped", file=sys.stderr)
-        code = 130  # what a shell says of a process that SIGINT ended
+        print(f"{script}: stopped", file=sys.stderr)
+        code = 130  # the shell's exit code for a process that SIGINT ended
     sys.exit(code)

@@ -1,105 +1,139 @@
-"""Configs: loading with overrides, validation that tells every problem at once, and what follows from one by arithmetic."""
+"""Configs: loading with overrides, validation of all problems at once, and JSON that later releases can read."""
 
 import ast
 import difflib
+import importlib
 import importlib.util
 import json
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from spanbert_jax import knobs
+from spanbert_jax.configs import base
 from spanbert_jax.errors import InputError
 
-# A run may be continued with other values of these: they change where and how it runs and what it reports, not the experiment.
-# Those that end in a dot stand for all keys below.
-RUNTIME_KEYS = (
-    "name",
-    "log_every",
-    "compile_cache",
-    "profile.",
-    "init.path",
-    "data.threads",
-    "data.store",
-    "model.remat",
-    "model.scan_unroll",
-    "model.attention",
-    "mesh.",
-    "eval.",
-    "checkpoint.",
-)
+VERSION = 2  # of config.json; a file without a version is of version 1, which release 0.1 wrote
+RENAMED_KEYS = {"optimizer.updates_per_epoch": "optimizer.steps_per_epoch"}  # version 1 -> 2
+RENAMED_VALUES: dict[tuple[str, Any], Any] = {("masking.replacement", "piece"): "token"}
 
 
-def load(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
-    """The locked config that "path/to/file.py:variant" describes, with overrides.
+def known_knobs() -> dict[str, knobs.Knob]:
+    """Returns every knob by its key, "section.name"."""
+    return knobs.flat(base.KNOBS)
+
+
+def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """Returns the locked config that a name or file describes, with overrides.
 
     Args:
-      spec: a Python file that defines get_config(variant) -> ConfigDict, and what follows a colon is the variant (default: "").
-      overrides: "a.b=value" each, value a Python literal or a bare word; a tuple may be written "x,y".
+      spec: "NAME:VARIANT" of a config that comes with the package ("spanbert:base"); "path/to/file.py:VARIANT" of a
+        file that defines get_config(variant) -> ConfigDict; or the config.json of a run. After the variant,
+        ",key=value" overrides a key.
+      overrides: "a.b=value" each; the value is a Python literal or a bare word, a tuple may be written "x,y".
 
     Raises:
-      InputError: no such file or variant; else every unknown key and every value of a wrong type, one a line.
+      InputError: there is no such file or variant, or keys are unknown or values of a wrong type, one per line.
     """
-    path, _, variant = spec.partition(":")
-    if not Path(path).is_file():
-        raise InputError(f"config file {path!r} does not exist")
-    module_spec = importlib.util.spec_from_file_location("spanbert_config", path)
-    module = module_spec and importlib.util.module_from_spec(module_spec)
-    if module:
-        module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise InputError(f"config file {path!r} must be Python (.py) and define get_config(variant)")
-    try:
-        config = module.get_config(variant)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    problems = [problem for override in overrides if (problem := _override(config, override))]
+    source, _, variant = spec.partition(":")
+    variant, *more = variant.split(",")
+    config = _from_run(Path(source)) if source.endswith(".json") else _from_python(source, variant)
+    problems = type_problems(config)
+    if not problems:
+        problems = [problem for override in [*more, *overrides] if (problem := _override(config, override))]
     if problems:
         raise InputError("\n".join(problems))
     return config.lock()
 
 
+def _from_run(path: Path) -> ConfigDict:
+    try:
+        return from_json(path.read_text(encoding="utf-8")).unlock()
+    except (OSError, ValueError) as error:
+        raise InputError(f"config file {path}: cannot be read ({error})") from None
+
+
+def _from_python(source: str, variant: str) -> ConfigDict:
+    """Returns get_config(variant) of a file, or of a module of spanbert_jax.configs."""
+    if source.isidentifier():
+        if importlib.util.find_spec(f"spanbert_jax.configs.{source}") is None:
+            raise InputError(f"config {source!r} does not exist: give a name such as spanbert:base, or a file")
+        module = importlib.import_module(f"spanbert_jax.configs.{source}")
+    else:
+        if not Path(source).is_file():
+            raise InputError(f"config file {source!r} does not exist")
+        module_spec = importlib.util.spec_from_file_location("spanbert_config", source)
+        if module_spec is None or module_spec.loader is None:
+            raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
+    try:
+        config = module.get_config(variant)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    except Exception as error:  # whatever a file of the user's does wrong: a value of another type, an unknown name
+        line = traceback.extract_tb(error.__traceback__)[1].lineno
+        raise InputError(f"config file {source!r}, line {line}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"config file {source!r}: get_config must return a ConfigDict, not {type(config).__name__}")
+    return config
+
+
+def type_problems(config: ConfigDict) -> list[str]:
+    """Returns a line for every key of a config that no knob has, that is missing, or whose value has a wrong type."""
+    known, values = known_knobs(), dict(flat(config))
+    problems = [_unknown(key) for key in values if key not in known]
+    problems += [f"config has no value for {key!r}: start from base.get_config()" for key in known if key not in values]
+    wrong = [key for key in values if key in known and not known[key].accepts(values[key])]
+    return problems + [f"config key {key!r} {known[key].problem(values[key])}" for key in wrong]
+
+
+def _unknown(key: str) -> str:
+    near = difflib.get_close_matches(key, known_knobs(), n=1)
+    return f"config has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see configs/base.py")
+
+
 def _override(config: ConfigDict, override: str) -> str | None:
-    """Carries out one "a.b=value" in place, or says what is wrong with it."""
+    """Applies one "a.b=value" in place, or returns what is wrong with it."""
     key, equals, text = override.partition("=")
     if not equals:
         return f"--config.{override}: give a value, as in --config.{key}=VALUE"
-    known = dict(flat(config))
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        return f"config has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see configs/base.py")
-    value = _parse(text, known[key])
+    knob = known_knobs().get(key)
+    if knob is None:
+        return _unknown(key)
+    value = _parse(text, type(knob.default), knob.item)
     if value is None:
-        return f"config key {key!r} wants a value like {known[key]!r} ({type(known[key]).__name__}), not {text!r}"
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        config = config[parent]
-    config[leaf] = value
+        return f"config key {key!r} needs a value like {knob.default!r} ({type(knob.default).__name__}), not {text!r}"
+    config.update_from_flattened_dict({key: value})
     return None
 
 
-def _parse(text: str, like: Any) -> Any:
-    """The value that a text stands for where one like `like` is wanted, of its type (in a tuple too); None if it is no such value."""
-    if isinstance(like, str):
+def _parse(text: str, kind: type, item: type) -> Any:
+    """Returns the value of type `kind` (items of a tuple: `item`) that a text stands for, or None."""
+    if kind is str:
         return text
-    if isinstance(like, bool):
+    if kind is bool:
         return {"true": True, "false": False}.get(text.lower())
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    if isinstance(like, tuple):
-        items = value if isinstance(value, (tuple, list)) else text.split(",")
-        items = tuple(_parse(item if isinstance(item, str) else repr(item), like[0]) for item in items)
+    if kind is tuple:
+        parts = value if isinstance(value, (tuple, list)) else text.split(",") if text else []
+        items = tuple(_parse(part if isinstance(part, str) else repr(part), item, item) for part in parts)
         return None if None in items else items
-    if isinstance(like, float) and type(value) is int:
+    if kind is float and type(value) is int:
         value = float(value)
-    return value if type(value) is type(like) else None
+    return value if type(value) is kind else None
 
 
 def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("a.b", value) of every leaf, in the order of writing."""
+    """Yields ("a.b", value) of every leaf, in the order of the config."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from flat(value, f"{prefix}{key}.")
@@ -108,116 +142,77 @@ def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The config as JSON text, which from_json reads back to an equal one."""
-    return json.dumps(config.to_dict(), indent=2, default=list)
+    """Returns the config as JSON text, which from_json reads back to an equal one."""
+    return json.dumps({"version": VERSION} | config.to_dict(), indent=2, default=list)
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that to_json wrote; lists become the tuples they were. Raises ValueError for other text."""
+    """Returns the config that to_json of this or an earlier release wrote, locked.
 
-    def tuples(value):
-        if isinstance(value, dict):
-            return {key: tuples(item) for key, item in value.items()}
-        return tuple(value) if isinstance(value, list) else value
+    Lists become tuples again. Knobs that did not exist yet take their defaults, which change nothing.
 
+    Raises:
+      ValueError: the text is not a config, or is of a later release.
+    """
     fields = json.loads(text)
     if not isinstance(fields, dict):
         raise ValueError("it is no JSON object")
-    return ConfigDict(tuples(fields)).lock()
+    version = fields.pop("version", 1)
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(
+            f"it is of version {version}, and this release of spanbert_jax reads up to {VERSION}: install a newer one"
+        )
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in flat(ConfigDict(fields))}
+    if version == 1:
+        values = {RENAMED_KEYS.get(key, key): RENAMED_VALUES.get((key, value), value) for key, value in values.items()}
+    known = known_knobs()
+    if unknown := [key for key in values if key not in known]:
+        raise ValueError(f"it has the unknown key {unknown[0]!r}: import the module that declares it first")
+    config = ConfigDict(knobs.defaults(base.KNOBS))
+    config.update_from_flattened_dict(values)
+    return config.lock()
 
 
 def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """What keeps `now` from continuing a run of `before`: a line for each key that is not a runtime key and differs."""
-    old, new = dict(flat(before)), dict(flat(now))
-    return [
-        f"{key}: {old.get(key, 'absent')!r} in the run, {new.get(key, 'absent')!r} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _is_runtime(key)
-    ]
+    """Returns a line for each difference that keeps `now` from continuing a run of `before`.
 
-
-def _is_runtime(key: str) -> bool:
-    return any(key.startswith(known) if known.endswith(".") else key == known for known in RUNTIME_KEYS)
+    Execution knobs may differ.
+    """
+    old, new, known = dict(flat(before)), dict(flat(now)), known_knobs()
+    changed = [key for key in sorted(old) if old[key] != new[key] and not known[key].execution]
+    return [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in changed]
 
 
 def tokens_per_step(config: ConfigDict) -> int:
-    """Positions of one update, padding included."""
+    """Returns the number of positions in one step, padding included."""
     return config.batch_size * config.seq_len
 
 
-def validate(config: ConfigDict) -> list[str]:
-    """Every problem of a config that can be seen without data or devices, one line each; [] if none.
+def knob_problems(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Returns a line for each key that starts with `prefix` and whose value its knob does not allow."""
+    known = known_knobs()
+    return [
+        f"{key} {problem}"
+        for key, value in flat(config)
+        if key.startswith(prefix) and (problem := known[key].problem(value))
+    ]
 
-    What only another room knows (names of masking schemes, devices of a mesh, sizes of a vocabulary) that room checks.
+
+def config_problems(config: ConfigDict) -> list[str]:
+    """Returns every problem of a config that can be found without data or devices, one line each.
+
+    What depends on another module (registries, the devices of a mesh, the size of a vocabulary) is checked there.
     """
-    c, problems = config, []
+    c, problems = config, knob_problems(config)
+    longest = c.model.max_positions
 
     def demand(holds: bool, problem: str):
         if not holds:
             problems.append(problem)
 
-    for key in (
-        "seq_len",
-        "batch_size",
-        "total_steps",
-        "accumulation",
-        "log_every",
-        "data.max_blocks_per_row",
-        "model.layers",
-        "model.width",
-        "model.heads",
-        "model.mlp_width",
-        "model.max_positions",
-        "model.sbo_position_width",
-        "model.scan_unroll",
-        "eval.batch_size",
-        "checkpoint.every",
-        "checkpoint.keep_last",
-        "masking.max_targets",
-    ):
-        demand(_get(c, key) >= 1, f"{key} must be at least 1, not {_get(c, key)}")
-    for key in (
-        "eval.every",
-        "eval.max_rows",
-        "checkpoint.keep_every",
-        "optimizer.warmup_steps",
-        "optimizer.updates_per_epoch",
-        "optimizer.weight_decay",
-        "optimizer.clip_norm",
-        "data.threads",
-        "mesh.slices",
-        "profile.first",
-        "profile.steps",
-        "objectives.mlm_weight",
-        "objectives.sbo_weight",
-        "objectives.nsp_weight",
-        "objectives.sbo_count_offset",
-        "seed",
-    ):
-        demand(_get(c, key) >= 0, f"{key} must not be negative, not {_get(c, key)}")
-    for key in (
-        "model.dropout",
-        "model.attention_dropout",
-        "optimizer.beta1",
-        "optimizer.beta2",
-        "data.valid_fraction",
-    ):
-        demand(0 <= _get(c, key) < 1, f"{key} must be in [0, 1), not {_get(c, key)}")
-    for key, choices in {
-        "data.lowercase": ("auto", "yes", "no"),
-        "model.output_bias": ("zeros", "unigram"),
-        "model.dtype": ("auto", "float32", "bfloat16"),
-        "model.remat": ("none", "dots", "full"),
-        "optimizer.schedule": ("linear", "cosine", "constant", "original"),
-        "optimizer.state_dtype": ("float32", "bfloat16"),
-    }.items():
-        demand(_get(c, key) in choices, f"{key} must be one of {', '.join(choices)}, not {_get(c, key)!r}")
-
-    demand(c.seed < 2**31, f"seed must be below 2^31, not {c.seed}")
-    demand(c.seq_len >= 8, f"seq_len {c.seq_len} leaves no room for text: give at least 8")
     demand(
-        c.seq_len <= c.model.max_positions,
-        f"seq_len {c.seq_len} is longer than the position table: give seq_len <= model.max_positions = {c.model.max_positions}",
+        c.seq_len <= longest,
+        f"seq_len {c.seq_len} is longer than the position table: give seq_len <= model.max_positions = {longest}",
     )
     demand(
         c.batch_size % max(c.accumulation, 1) == 0,
@@ -231,20 +226,4 @@ def validate(config: ConfigDict) -> list[str]:
         c.optimizer.warmup_steps < c.total_steps,
         f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}",
     )
-    for key in ("optimizer.learning_rate", "optimizer.eps", "model.norm_eps", "model.init_std"):
-        demand(_get(c, key) > 0, f"{key} must be positive, not {_get(c, key)}")
-    demand(
-        c.objectives.mlm_weight > 0 or not c.optimizer.divide_by_targets,
-        "optimizer.divide_by_targets divides by the MLM targets: give objectives.mlm_weight a value",
-    )
-    demand(
-        c.objectives.mlm_weight + c.objectives.sbo_weight + c.objectives.nsp_weight > 0,
-        "objectives: give at least one of them a weight",
-    )
     return problems
-
-
-def _get(config: ConfigDict, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config

@@ -1,18 +1,19 @@
-"""The one error for what a user must mend."""
+"""The errors that a user can cause or must act on."""
 
 
 class InputError(ValueError):
-    """A config, path, text or checkpoint that the user must mend.
+    """A config, path, text or checkpoint that the user must fix.
 
-    The message is one clear line (or one a problem) that names what is wrong, where, and what to do. Scripts print it without a traceback and
-    exit with code 2.
+    The message names what is wrong, where, and what to do, in one line per problem. Scripts print it without a
+    traceback and exit with code 2.
     """
 
 
 class DoesNotFit(InputError):
-    """A step that needs more memory than a device has. What was made of the text before stays, to be used by the next try.
+    """A train step needs more memory than a device has. A store that was made before is kept for the next attempt.
 
-    needed_bytes: on one device, at the least; None: unknown.
+    Attributes:
+      needed_bytes: lower bound of the memory needed per device; None if it is unknown.
     """
 
     def __init__(self, message: str, needed_bytes: int | None = None):
@@ -21,4 +22,7 @@ class DoesNotFit(InputError):
 
 
 class Diverged(ArithmeticError):
-    """A run whose loss or gradient is no longer finite; the message names the step and the last good checkpoint. Scripts exit with code 1."""
+    """The loss or gradient of a run is no longer finite.
+
+    The message names the step and the last good checkpoint. Scripts exit with code 1.
+    """

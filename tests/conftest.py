@@ -1,4 +1,6 @@
-"""Eight CPU devices for every test: the meshes of a slice, on one machine. And one compile cache for all test processes."""
+"""Eight CPU devices for every test: the meshes of a slice, on one machine. And one compile cache for all test
+processes.
+"""
 
 import atexit
 import os

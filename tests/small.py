@@ -5,14 +5,15 @@ import itertools
 import jax
 from ml_collections import ConfigDict
 
-from configs import spanbert
-from spanbert_jax.data.batches import Feed, slots_of
+from spanbert_jax.configs import spanbert
+from spanbert_jax.data.batches import Feed
 from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.sources.embedded import embedded_documents
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.training import sharding
-from spanbert_jax.training.program import Program, build_program
+from spanbert_jax.training.pretraining import pretraining_program
+from spanbert_jax.training.program import Program
 
 MODEL = dict(layers=2, width=32, heads=4, mlp_width=64, sbo_position_width=8, dropout=0.1, attention_dropout=0.1)
 TOKENIZER = load_tokenizer("tiny", "auto")
@@ -42,7 +43,7 @@ def small_store(folder):
 def small_program(config, devices: int) -> Program:
     """The program on the first `devices` devices."""
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
-    return build_program(config, mesh, TOKENIZER.vocab_size, slots_of(config))
+    return pretraining_program(config, mesh, TOKENIZER.vocab_size)
 
 
 def batches_of(store, config, start: int = 0):

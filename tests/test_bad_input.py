@@ -1,4 +1,6 @@
-"""Every mistake a user can make, through the scripts: exit code 2, one clear line a problem, no traceback, and nothing written."""
+"""Every mistake a user can make, through the scripts: exit code 2, one clear line a problem, no traceback, and nothing
+written.
+"""
 
 import importlib.util
 import os
@@ -68,9 +70,11 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def workdir(world):
-    """A run's folder, "run" in the world, with a checkpoint that says it is of that run, but whose state is of no model at all."""
+    """A run's folder, "run" in the world, with a checkpoint that says it is of that run, but whose state is of no model
+    at all.
+    """
     folder = world / "run"
-    config = config_lib.load(
+    config = config_lib.load_config(
         flags()[0].removeprefix("--config="), [flag.removeprefix("--config.") for flag in flags()[1:]]
     )
     shutil.copytree(world / "store", folder / "store")

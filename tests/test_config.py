@@ -1,14 +1,18 @@
 """Configs: loading, overrides of every type, what is told of mistakes, and the way to JSON and back."""
 
 import itertools
+import json
+from pathlib import Path
 
+import jax
 import pytest
 
-from configs import ablations, base, baselines, spanbert
 from spanbert_jax import config as config_lib
-from spanbert_jax.config import differences, flat, from_json, load, to_json, validate
-from spanbert_jax.data import batches
+from spanbert_jax.config import config_problems, differences, flat, from_json, load_config, to_json
+from spanbert_jax.configs import ablations, base, baselines
+from spanbert_jax.data.batches import data_problems
 from spanbert_jax.errors import InputError
+from spanbert_jax.training.pretraining import all_problems
 
 TINY = "configs/spanbert.py:tiny"
 VARIANTS = ("tiny", "mini", "base", "large")
@@ -23,19 +27,19 @@ def at_the_root(monkeypatch, request):
 
 
 def value_of(override: str):
-    return dict(flat(load(TINY, [override])))[override.partition("=")[0]]
+    return dict(flat(load_config(TINY, [override])))[override.partition("=")[0]]
 
 
 def refusal(spec: str, *overrides: str) -> list[str]:
     with pytest.raises(InputError) as error:
-        load(spec, overrides)
+        load_config(spec, overrides)
     return str(error.value).splitlines()
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_variant_is_valid_and_has_the_keys_of_base(spec):
-    config = load(f"configs/{spec}")
-    assert validate(config) + batches.validate(config) == []
+    config = load_config(f"configs/{spec}")
+    assert config_problems(config) + data_problems(config) == []
     types = {key: type(value) for key, value in flat(config)}
     assert types == {
         key: type(value) for key, value in flat(base.get_config())
@@ -43,7 +47,7 @@ def test_every_variant_is_valid_and_has_the_keys_of_base(spec):
 
 
 def test_every_experiment_has_a_name_of_its_own_and_differs_from_the_others():
-    configs = {spec: load(f"configs/{spec}") for spec in SPECS}
+    configs = {spec: load_config(f"configs/{spec}") for spec in SPECS}
     same = {
         "baselines.py:spanbert": "spanbert.py:base",
         "ablations.py:span_1seq_sbo": "spanbert.py:base",
@@ -64,7 +68,7 @@ def test_unknown_experiments_are_refused_with_the_known_ones():
 
 
 def test_a_loaded_config_is_locked():
-    config = load(TINY)
+    config = load_config(TINY)
     for part in (config, config.model):
         with pytest.raises(AttributeError):
             part.layer = 3
@@ -155,7 +159,7 @@ def test_what_is_no_config_is_refused(tmp_path):
 
 
 def test_json_gives_the_same_config_back():
-    config = load(TINY, ["masking.schemes=subword,whole_word", "masking.weights=1,2", "data.source=ü*.txt"])
+    config = load_config(TINY, ["masking.schemes=subword,whole_word", "masking.weights=1,2", "data.source=ü*.txt"])
     back = from_json(to_json(config))
     assert dict(flat(back)) == dict(flat(config))
     assert {key: type(value) for key, value in flat(back)} == {key: type(value) for key, value in flat(config)}
@@ -177,7 +181,7 @@ def test_json_gives_the_same_config_back():
     ],
 )
 def test_where_and_how_it_runs_may_change_within_a_run(override):
-    assert differences(load(TINY), load(TINY, [override])) == []
+    assert differences(load_config(TINY), load_config(TINY, [override])) == []
 
 
 @pytest.mark.parametrize(
@@ -195,21 +199,69 @@ def test_where_and_how_it_runs_may_change_within_a_run(override):
     ],
 )
 def test_the_experiment_may_not(override):
-    key, _, value = override.partition("=")
-    before, now = load(TINY), load(TINY, [override])
+    key = override.partition("=")[0]
+    before, now = load_config(TINY), load_config(TINY, [override])
     (line,) = differences(before, now)
     assert line.startswith(f"{key}: {dict(flat(before))[key]!r} ") and f"{dict(flat(now))[key]!r} now" in line
 
 
-def test_a_key_that_came_or_went_is_a_difference():
-    before = spanbert.get_config("tiny")
-    now = before.copy_and_resolve_references()
-    del now.model["heads"]
-    now.model.experts = 4
-    assert differences(before, now) == [
-        "model.experts: 'absent' in the run, 4 now",
-        "model.heads: 2 in the run, 'absent' now",
+def test_a_config_of_an_earlier_release_is_continued():
+    """Release 0.1 wrote this file: new knobs take their defaults, renamed keys and values are translated."""
+    path = Path(__file__).parent / "goldens" / "config_0.1.json"
+    before = from_json(path.read_text(encoding="utf-8"))
+    assert (
+        before.optimizer.steps_per_epoch == 7 and before.masking.replacement == "token" and before.model.norm == "layer"
+    )
+    assert differences(before, load_config("baselines:bert-tiny", ["optimizer.steps_per_epoch=7"])) == []
+    assert differences(before, load_config("baselines:bert-tiny")) == ["optimizer.steps_per_epoch: 7 in the run, 0 now"]
+    assert dict(flat(load_config(str(path)))) == dict(flat(before))
+
+
+def test_a_config_of_a_later_release_or_with_unknown_keys_is_refused():
+    fields = json.loads(to_json(load_config(TINY)))
+    with pytest.raises(
+        ValueError, match="of version 99, and this release of spanbert_jax reads up to 2: install a newer one"
+    ):
+        from_json(json.dumps(fields | {"version": 99}))
+    with pytest.raises(ValueError, match="unknown key 'model.novelty': import the module that declares it first"):
+        from_json(json.dumps(fields | {"model": fields["model"] | {"novelty": 1}}))
+    for text in ("[]", "7", "{"):
+        with pytest.raises(ValueError):
+            from_json(text)
+
+
+def test_configs_have_names_and_overrides_after_the_variant():
+    named = load_config("spanbert:tiny,seq_len=64,masking.rate=0.2")
+    assert named.seq_len == 64 and named.masking.rate == 0.2
+    assert dict(flat(named)) == dict(flat(load_config(TINY, ["seq_len=64", "masking.rate=0.2"])))
+    assert "does not exist: give a name such as spanbert:base" in refusal("spanbort:tiny")[0]
+
+
+def test_a_config_file_is_checked_against_the_knobs(tmp_path):
+    """Every wrong key and value of an own file is reported at once, before anything runs."""
+    path = tmp_path / "mine.py"
+    start = "from spanbert_jax.configs import spanbert\ndef get_config(variant):\n"
+    start += "    config = spanbert.get_config('tiny')\n"
+    path.write_text(f"{start}    config.optimizer.lr = 1e-4\n    del config.seed\n    return config\n")
+    assert refusal(str(path)) == [
+        "config has no key 'optimizer.lr'; did you mean 'optimizer.eps'?",
+        "config has no value for 'seed': start from base.get_config()",
     ]
+    path.write_text(f"{start}    config.model.width = '64'\n    return config\n")
+    assert "mine.py', line 4: TypeError: Could not override field 'width'" in refusal(str(path))[0]
+    path.write_text(f"{start}    config.masking = {{'schemes': ['subword']}}\n    return config\n")
+    assert any(
+        "masking.schemes" in line and "must be a value like ('geometric_span',) (tuple)" in line
+        for line in refusal(str(path))
+    )
+    path.write_text(f"{start}    config.model.width = 64\n    return config\n")
+    assert load_config(str(path)).model.width == 64
+    for body, said in (
+        ("return None", "must return a ConfigDict, not NoneType"),
+        ("raise ValueError('no such variant')", "no such variant"),
+    ):
+        path.write_text(f"def get_config(variant):\n    {body}\n")
+        assert said in refusal(str(path))[0]
 
 
 @pytest.mark.parametrize(
@@ -231,13 +283,13 @@ def test_a_key_that_came_or_went_is_a_difference():
         ("data.lowercase=maybe", "auto, yes, no"),
     ],
 )
-def test_validate_names_the_key(override, said):
-    (problem,) = validate(load(TINY, [override]))
+def test_a_problem_names_the_key(override, said):
+    (problem,) = all_problems(load_config(TINY, [override]), jax.devices()[0])
     assert override.partition("=")[0] in problem and said in problem
 
 
-def test_validate_tells_everything_and_does_not_stop():
-    assert validate(load(TINY)) == []
+def test_all_problems_are_reported_at_once():
+    assert config_problems(load_config(TINY)) == []
     wrong = {
         "seq_len": 1000,
         "batch_size": 33,
@@ -249,15 +301,15 @@ def test_validate_tells_everything_and_does_not_stop():
         "objectives.mlm_weight": 0.0,
         "objectives.sbo_weight": 0.0,
     }
-    problems = validate(load(TINY, [f"{key}={value}" for key, value in wrong.items()]))
+    problems = all_problems(load_config(TINY, [f"{key}={value}" for key, value in wrong.items()]), jax.devices()[0])
     for key in wrong:
         section = key.split(".")[0]
         assert any(key in problem or (section == "objectives" and section in problem) for problem in problems), key
     assert len(problems) == len(wrong) - 2  # batch_size and accumulation, and the two objectives, are one problem each
     assert all("\n" not in problem for problem in problems)
-    zeros = load(TINY, ["model.heads=0", "model.width=0", "batch_size=0", "accumulation=0"])
-    assert len(validate(zeros)) >= 4  # no ZeroDivisionError
+    zeros = load_config(TINY, ["model.heads=0", "model.width=0", "batch_size=0", "accumulation=0"])
+    assert len(config_problems(zeros)) >= 4  # no ZeroDivisionError
 
 
-def test_tokens_of_an_update():
-    assert config_lib.tokens_per_step(load(TINY, ["batch_size=3", "seq_len=16"])) == 48
+def test_tokens_of_a_step():
+    assert config_lib.tokens_per_step(load_config(TINY, ["batch_size=3", "seq_len=16"])) == 48

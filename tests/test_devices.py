@@ -1,4 +1,4 @@
-"""The table of devices: complete, consistent, and found from what jax calls a device."""
+"""The table of devices is complete and consistent, and its entries are found by jax's names of devices."""
 
 import types
 
@@ -11,7 +11,8 @@ from spanbert_jax.devices import DEVICES, GIB, TABLE, cpu_device, device_of, mea
 PUBLISHED_GIB = {"v4": 32, "v5e": 16, "v5p": 96, "v6e": 32, "v100": 32, "a100": 80, "h100": 80}
 
 
-def named(kind: str):
+def device_of_kind(kind: str):
+    """Returns a stand-in for a jax device of a kind."""
     return types.SimpleNamespace(device_kind=kind, platform="tpu" if "TPU" in kind else "gpu")
 
 
@@ -34,28 +35,28 @@ def named(kind: str):
         ("cpu", None),
     ],
 )
-def test_a_device_is_told_by_its_kind(kind, name):
-    found = device_of(named(kind))
+def test_device_is_found_by_its_kind(kind, name):
+    found = device_of(device_of_kind(kind))
     assert (found and found.name) == name
-    assert peak_flops(named(kind)) == (found and found.peak_flops)
+    assert peak_flops(device_of_kind(kind)) == (found and found.peak_flops)
 
 
 def test_table_is_complete():
     assert set(DEVICES) == set(PUBLISHED_GIB) and len(DEVICES) == len(TABLE)
     for device in TABLE:
         assert device.kinds and device.source
-        assert device_of(named(device.kinds[0])) is device
+        assert device_of(device_of_kind(device.kinds[0])) is device
 
 
 @pytest.mark.parametrize("device", TABLE, ids=lambda device: device.name)
-def test_figures_are_of_the_right_size(device):
-    """A factor of 8 between bits and bytes, of 2 between both directions and one, or of 1024 would break one of these orders."""
-    gpu = device.name in ("v100", "a100", "h100")
+def test_figures_have_the_right_magnitude(device):
+    """Mistaking bits for bytes, both directions for one, or GB for MB would violate one of these bounds."""
+    is_gpu = device.name in ("v100", "a100", "h100")
     share = device.memory_bytes / (PUBLISHED_GIB[device.name] * GIB)
-    assert 0.7 < share < 0.75 if gpu else 0.95 < share < 1
+    assert 0.7 < share < 0.75 if is_gpu else 0.95 < share < 1
     assert 100e12 <= device.peak_flops < 1e15
     assert 500e9 < device.memory_bandwidth < 5e12
-    assert 100 < device.peak_flops / device.memory_bandwidth < 600  # FLOPs a byte
+    assert 100 < device.peak_flops / device.memory_bandwidth < 600  # FLOPs per byte
     assert device.memory_bandwidth / 30 < device.link_bandwidth < device.memory_bandwidth / 5
     assert 3e9 < device.network_bandwidth <= 50e9 and device.network_bandwidth < device.link_bandwidth
 
@@ -69,6 +70,6 @@ def test_cpu_devices_share_the_machine(monkeypatch):
     assert peak_flops(jax.devices()[0]) == 8e9 / jax.local_device_count()
 
 
-def test_this_machine_is_measured():
+def test_measured_figures_of_this_machine():
     assert 1e8 < measured_copy_bandwidth() < 1e13
     assert 1e8 < devices.measured_matmul_flops() < 1e15

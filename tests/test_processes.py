@@ -1,4 +1,5 @@
-"""Runs of several processes: the same batches, losses and checkpoints as one process, and what happens when one of them fails.
+"""Runs of several processes: the same batches, losses and checkpoints as one process, and what happens when one of them
+fails.
 
 Each process has its share of eight CPU devices and joins by flags, as a user starts it.
 """

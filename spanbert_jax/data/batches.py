@@ -1,6 +1,6 @@
-"""From a config to batches: opens the corpus that config.data names, makes rows of it and masks them as config.masking says.
+"""Builds batches from a config: opens the corpus that config.data names, makes rows of it and masks them.
 
-The rest of this room takes explicit arguments; here they are taken from a config.
+The other modules of this package take explicit arguments; this one reads them from a config.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,21 +12,22 @@ from spanbert_jax.data.blocks import KINDS, LONG_SENTENCES, BlockSettings
 from spanbert_jax.data.masking import mask_slots
 from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
 from spanbert_jax.data.order import Order
-from spanbert_jax.data.pipeline import Batch, Masker, make_batches, make_eval_batches
+from spanbert_jax.data.pipeline import Batch, make_batches, make_eval_batches
 from spanbert_jax.data.preparation.prepare import prepare
-from spanbert_jax.data.preparation.settings import Means, as_it_stands
+from spanbert_jax.data.preparation.settings import ExecutionOptions, plain_settings
 from spanbert_jax.data.rows import Rows, build_rows
 from spanbert_jax.data.schemes import TAGS, settings_from_config, tags_of
 from spanbert_jax.data.sources import EMBEDDED
 from spanbert_jax.data.store import Store, open_store
+from spanbert_jax.data.targets import Masker, enabled_targets
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
 
-OF_STORE = "store"  # config.data.vocab: the one that config.data.store was made with
+VOCAB_OF_STORE = "store"  # value of config.data.vocab
 
 
-def validate(config) -> list[str]:
-    """What of a config this room cannot work with, one line each; it looks at no data."""
+def data_problems(config) -> list[str]:
+    """Returns what prevents making batches with a config, one line each, without reading data."""
     problems = []
     try:
         settings_from_config(config)
@@ -40,77 +41,74 @@ def validate(config) -> list[str]:
         problems.append(
             f"data.short_seq_prob {data.short_seq_prob} must be in [0, 1], and 0 unless data.blocks is pair"
         )
-    if data.vocab == OF_STORE and not store_names(config):
+    if data.vocab == VOCAB_OF_STORE and not store_names(config):
         problems.append("data.vocab = store takes the vocabulary of data.store: name one there")
     if min(data.weights) < 0 or (len(data.weights) > 1 and min(data.weights) == 0) or data.temperature <= 0:
         problems.append(
-            "data.weights must be positive, one for each store, or (0,) for odds by size; data.temperature must be positive"
+            "data.weights must be positive, one for each store, or (0,) for probabilities by size; "
+            "data.temperature must be positive"
         )
     if len(store_names(config)) < 2 and tuple(data.weights) != (0.0,):
         problems.append("data.weights is for several stores: name them all in data.store, separated by commas")
     if data.blocks == "pair" and data.max_blocks_per_row != 1:
         problems.append(
-            "data.max_blocks_per_row must be 1 with data.blocks = pair: pairs fill their rows, and are not packed"
+            "data.max_blocks_per_row must be 1 with data.blocks = pair: pairs fill their rows and are not packed"
         )
-    if config.objectives.nsp_weight and data.blocks != "pair":
-        problems.append(
-            "objectives.nsp_weight needs data.blocks = pair: next sentence prediction is about two segments"
-        )
-    if (
-        config.eval.every
-        and not config.data.valid_fraction
-        and not config.data.store
-        and config.data.source != EMBEDDED
-    ):
+    no_held_out_text = not data.valid_fraction and not data.store and data.source != EMBEDDED
+    if config.eval.every and no_held_out_text:
         problems.append("data.valid_fraction 0 holds out no text to evaluate on: raise it, or give eval.every = 0")
     return problems
 
 
 def store_names(config) -> list[str]:
-    """The stores that config.data.store names, none if it names text."""
+    """Returns the names of the stores in config.data; an empty list if it names text."""
     return [name.strip() for name in config.data.store.split(",") if name.strip()]
 
 
-def tokenizer_of(config) -> Tokenizer:
-    """The tokenizer that config.data names.
+def configured_tokenizer(config) -> Tokenizer:
+    """Returns the tokenizer that config.data names.
 
     Raises:
       InputError: it cannot be read.
     """
-    if config.data.vocab == OF_STORE:
+    if config.data.vocab == VOCAB_OF_STORE:
         return open_store(store_names(config)[0]).tokenizer()
     return load_tokenizer(config.data.vocab, config.data.lowercase)
 
 
-def open_corpus(config, tokenizer: Tokenizer, workdir: Path, tell: Callable[[str], None]) -> Mixture:
-    """The stores that config.data names: if it names text, workdir/store, made from the text if it is not there; `tell` hears of that.
+def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str], None]) -> Mixture:
+    """Returns the stores that config.data names, or, if it names text, workdir/store, made here if it does not exist.
 
     Raises:
-      InputError: a corpus or store that cannot be used.
+      InputError: a corpus or store cannot be used.
     """
     folder = workdir / "store"
     if not config.data.store and tags_of(settings_from_config(config)):
         raise InputError(
-            f"masking.schemes {', '.join(config.masking.schemes)}: some need tags, which data.source has not; make a store with"
-            " scripts/prepare_data.py --tags (or --ngrams), and name it in data.store"
+            f"masking.schemes {', '.join(config.masking.schemes)}: some need tags, which data.source does not have; "
+            "make a store with scripts/prepare_data.py --tags (or --ngrams), and name it in data.store"
         )
     if not config.data.store and not folder.exists():
-        tell(f"tokenising {config.data.source} into {folder}")
+        log(f"tokenising {config.data.source} into {folder}")
         data = config.data
-        settings = as_it_stands(data.source, "text", data.vocab, data.lowercase, data.valid_fraction, config.seq_len)
-        prepare(settings, folder, Means(workers=0, runner="", beam_options=()), lambda steps, what, number: steps)
-    stores = [open_store(name) for name in store_names(config) or [folder]]
+        settings = plain_settings(data.source, "text", data.vocab, data.lowercase, data.valid_fraction, config.seq_len)
+        options = ExecutionOptions(workers=0, runner="", beam_options=())
+        prepare(settings, folder, options, lambda steps, what, number: steps)
+    names: list[str | Path] = [*store_names(config)] or [folder]
+    stores = [open_store(name) for name in names]
     for store in stores:
         store.require(tokenizer)
-    if len(config.data.weights) not in (1, len(stores)):
-        raise InputError(
-            f"data.weights: {len(config.data.weights)} of them for the {len(stores)} stores of data.store; give one each"
-        )
+    number = len(config.data.weights)
+    if number not in (1, len(stores)):
+        raise InputError(f"data.weights: {number} of them for the {len(stores)} stores of data.store; give one each")
     return Mixture(stores)
 
 
 def block_settings(config, split: str) -> BlockSettings:
-    """What rows of a split are made by. Pairs of held-out text are the same in every run, so that runs can be compared."""
+    """Returns what the rows of a split depend on.
+
+    Held-out pairs are the same in every run, so that runs can be compared.
+    """
     data = config.data
     return BlockSettings(
         config.seq_len,
@@ -123,10 +121,10 @@ def block_settings(config, split: str) -> BlockSettings:
 
 
 def rows_of(config, store: Store, tokenizer: Tokenizer, split: str) -> Rows:
-    """The rows of one split.
+    """Returns the rows of one split.
 
     Raises:
-      InputError: too few for what the config wants of them, or without the tags that its masking schemes look at.
+      InputError: there are no held-out rows to evaluate on, or the store lacks tags that a masking scheme needs.
     """
     tags = tags_of(settings_from_config(config))
     missing = [kind for kind in tags if kind not in store.split(split).tag_kinds]
@@ -145,50 +143,70 @@ def rows_of(config, store: Store, tokenizer: Tokenizer, split: str) -> Rows:
 
 
 def slots_of(config) -> int:
-    """M: slots of a row."""
+    """Returns M, the number of slots per row."""
     return mask_slots(config.masking.rate, block_settings(config, "train").layouts())
 
 
 class Feed:
-    """The batches of a config: rows of both splits, their order, and one masker for all of them.
+    """The batches of a config: the rows of both splits, their order, and one masker for all of them.
 
-    Attributes: `names` of the stores; `train`, MixedRows; `order` of these; `valid`, Rows by name.
+    Attributes:
+      names: of the stores.
+      train: MixedRows of the training splits.
+      order: of the training rows.
+      valid: Rows of the held-out text, by name of the store.
     """
 
-    def __init__(self, config, mixture: Mixture, tokenizer: Tokenizer):
+    def __init__(self, config, mixture: Mixture, tokenizer: Tokenizer, targets: tuple[str, ...] | None = None):
+        """Indexes the rows.
+
+        Args:
+          config: the whole config.
+          mixture: the stores.
+          tokenizer: of the stores.
+          targets: the objectives to make arrays for; None: those of the config.
+
+        Raises:
+          InputError: the corpus cannot be used with the config.
+        """
         self.config = config
         self.names = mixture.names
         self.train = MixedRows([rows_of(config, store, tokenizer, "train") for store in mixture.stores])
-        self.valid = {
-            name: rows_of(config, store, tokenizer, "valid") for name, store in zip(mixture.names, mixture.stores)
-        }
+        valid = [rows_of(config, store, tokenizer, "valid") for store in mixture.stores]
+        self.valid = dict(zip(mixture.names, valid))
         empty = [name for name, size in zip(self.names, self.train.sizes) if not size]
         if empty:
             raise InputError(f"store {empty[0]}: its training split has no rows")
-        self.order = Order(
-            self.train.sizes, weights_of(self.train.sizes, config.data.weights, config.data.temperature), config.seed
+        weights = weights_of(self.train.sizes, config.data.weights, config.data.temperature)
+        self.order = Order(self.train.sizes, weights, config.seed)
+        self.masker = Masker(
+            settings_from_config(config),
+            slots_of(config),
+            tokenizer,
+            mixture.token_counts("train"),
+            enabled_targets(config) if targets is None else targets,
         )
-        self.masker = Masker(settings_from_config(config), slots_of(config), tokenizer, mixture.token_counts("train"))
 
     def training(self, start: int, part: np.ndarray | None = None) -> Iterator[Batch]:
-        """The batches of update `start` (from 0) and of those after it, for ever; of each the rows numbered `part` (None: all)."""
-        config = self.config
+        """Returns the batches from step `start` (counted from 0) on, without end.
+
+        Only the rows numbered `part` of each batch are made; None: all.
+        """
         return make_batches(
             self.train,
             self.order,
             self.masker,
-            batch_size=config.batch_size,
+            batch_size=self.config.batch_size,
             start_step=start,
             part=part,
-            threads=config.data.threads,
+            threads=self.config.data.threads,
         )
 
-    def rows_drawn(self, steps: int) -> dict[str, int]:
-        """How many rows of each store the first `steps` updates read, by name."""
-        return dict(zip(self.names, self.order.drawn(steps * self.config.batch_size).tolist()))
-
     def held_out(self, name: str, part: np.ndarray | None = None) -> Iterator[Batch]:
-        """The evaluation batches of a store, the same ones each time, of each the rows numbered `part`. Stores have equal parts of eval.max_rows."""
+        """Returns the evaluation batches of a store, which are always the same.
+
+        Only the rows numbered `part` of each batch are made; None: all. Stores have equal shares of eval.max_rows.
+        """
         evaluation = self.config.eval
         return make_eval_batches(
             self.valid[name],
@@ -198,3 +216,23 @@ class Feed:
             max_rows=-(-evaluation.max_rows // len(self.names)),
             part=part,
         )
+
+    def rows_drawn(self, steps: int) -> dict[str, int]:
+        """Returns how many rows of each store the first `steps` steps read, by name of the store."""
+        return dict(zip(self.names, self.order.drawn(steps * self.config.batch_size).tolist()))
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Returns what metrics.jsonl reports of the batches up to a step: rows drawn from each of several stores."""
+        if len(self.names) == 1:
+            return {}
+        return {f"rows/{name}": rows for name, rows in self.rows_drawn(step).items()}
+
+    def summary(self) -> list[str]:
+        """Returns a line on each store: its size, and how many epochs of it the run reads."""
+        drawn = self.rows_drawn(self.config.total_steps)
+        lines = []
+        for name, rows in zip(self.names, self.train.parts):
+            label = "" if len(self.names) == 1 else f"{name}: "
+            size = f"{rows.split.num_tokens:,} tokens in {rows.num_rows:,} rows, {rows.padding_fraction:.1%} padding"
+            lines.append(f"{label}{size}; {drawn[name] / rows.num_rows:.1f} epochs")
+        return lines

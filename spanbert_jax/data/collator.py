@@ -1,4 +1,4 @@
-"""Span masking for other people's training loops: a collator in the style of Hugging Face's, from tokenised examples to numpy arrays."""
+"""Span masking for other training loops: a collator in the style of Hugging Face's, from examples to numpy arrays."""
 
 import hashlib
 import itertools
@@ -8,53 +8,66 @@ import numpy as np
 import tensorflow as tf
 
 from spanbert_jax.data import masking
-from spanbert_jax.data.pipeline import TRAINING, Masker
+from spanbert_jax.data.pipeline import TRAINING
 from spanbert_jax.data.rows import ragged_range
 from spanbert_jax.data.schemes import settings_from_config, tags_of
+from spanbert_jax.data.targets import TARGETS, Masker
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from spanbert_jax.errors import InputError
 
-SEGMENTS = 2  # most segments of an example: a text, or a pair of texts
+SEGMENTS = 2  # largest number of segments in an example: a text, or a pair of texts
 IGNORED = -100  # the label that torch's and transformers' losses leave out
 
 
 class SpanCollator:
-    """Pads examples to config.seq_len and masks spans as config.masking says.
-
-    tokenizer: of this package, or of transformers, with a WordPiece vocabulary.  config: configs/base.py's, or any other with its keys.
-    seed: of all draws.  token_counts: int64 [V], the odds of random replacement tokens; None: the same for all but the special ones.
-    InputError: no WordPiece vocabulary, or masking that needs tags.
-    """
+    """Pads examples to config.seq_len and masks spans according to config.masking."""
 
     def __init__(self, tokenizer, config, seed: int, token_counts: np.ndarray | None = None):
+        """Prepares the masker.
+
+        Args:
+          tokenizer: of this package, or of transformers, with a WordPiece vocabulary.
+          config: a config of this package; seq_len and masking.* are read.
+          seed: of all draws.
+          token_counts: int64 [V], frequencies by which random replacement tokens are drawn; None: uniformly, without
+            special tokens.
+
+        Raises:
+          InputError: the vocabulary is not WordPiece, or the masking needs tags.
+        """
         if not isinstance(tokenizer, Tokenizer):
             tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-            tokenizer = Tokenizer(tokens, False, f"of {type(tokenizer).__name__}")  # its casing is of no matter here
+            tokenizer = Tokenizer(tokens, False, f"of {type(tokenizer).__name__}")  # its casing does not matter here
         settings = settings_from_config(config)
         if tags_of(settings):
             raise InputError(f"masking.schemes {', '.join(settings.schemes)}: some need tags, which only a store has")
         if token_counts is None:
             token_counts = np.array([token not in SPECIAL_TOKENS for token in tokenizer.tokens], np.int64)
-        slots = masking.mask_slots(
-            settings.rate, [(number, config.seq_len - 1 - number) for number in range(1, SEGMENTS + 1)]
-        )
+        layouts = [(number, config.seq_len - 1 - number) for number in range(1, SEGMENTS + 1)]
+        slots = masking.mask_slots(settings.rate, layouts)
         self.seq_len, self.seed = config.seq_len, seed
-        self._special = np.isin(
-            np.arange(tokenizer.vocab_size), [tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id]
-        )  # [V]
+        special = [tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id]
+        self._special = np.isin(np.arange(tokenizer.vocab_size), special)  # [V]
         self._pad_id = tokenizer.pad_id
-        self._masker = Masker(settings, slots, tokenizer, token_counts)
+        self._masker = Masker(settings, slots, tokenizer, token_counts, tuple(TARGETS))
         self._calls = itertools.count()
 
     def __call__(self, examples: Sequence[Mapping], epoch: int | None = None) -> dict[str, np.ndarray]:
-        """A batch of examples, each with `input_ids` ([CLS] ... [SEP], or [CLS] ... [SEP] ... [SEP]) and perhaps `token_type_ids`.
+        """Returns a masked batch.
 
-        The masks of an example follow from the seed, its ids and `epoch`; without one, from how often this collator was called before.
+        The masks of an example are a function of the seed, its ids and `epoch`.
 
-        Returns int32 arrays: input_ids, attention_mask, token_type_ids [B, L]; labels [B, L], IGNORED where nothing is to be predicted; and
-        for the span boundary objective sbo_left, sbo_right (places in the row), sbo_offset (in the span), sbo_targets [B, S], with
-        sbo_weights float32 [B, S], 0 in unused slots.
-        InputError: an example that is too long, or has more than two segments.
+        Args:
+          examples: each with `input_ids` ([CLS] ... [SEP], or [CLS] ... [SEP] ... [SEP]) and perhaps `token_type_ids`.
+          epoch: a new one gives new masks; None: the number of calls before this one.
+
+        Returns:
+          int32 arrays: input_ids, attention_mask, token_type_ids [B, L]; labels [B, L], IGNORED where nothing is to be
+          predicted; and for the span boundary objective sbo_left, sbo_right (positions in the row), sbo_offset
+          (position in the span), sbo_targets [B, M], with sbo_weights float32 [B, M], 0 in unused slots.
+
+        Raises:
+          InputError: an example is too long or has more than two segments.
         """
         rows = self._rows(examples)
         digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows["tokens"]]
@@ -76,16 +89,15 @@ class SpanCollator:
         return result | {name: field for name, field in masked.items() if name.startswith("sbo_")}
 
     def _rows(self, examples: Sequence[Mapping]) -> dict[str, np.ndarray]:
-        """The examples as rows of the pipeline."""
+        """Returns the examples as rows of the pipeline."""
         lengths = np.array([len(example["input_ids"]) for example in examples])
-        if lengths.max() > self.seq_len:
-            raise InputError(
-                f"example {int(lengths.argmax())}: {lengths.max()} tokens, more than seq_len {self.seq_len}; truncate it before"
-            )
+        longest = lengths.argmax()
+        if lengths[longest] > self.seq_len:
+            problem = f"{lengths[longest]} tokens, more than seq_len {self.seq_len}; truncate it before"
+            raise InputError(f"example {longest}: {problem}")
         at = np.repeat(np.arange(len(examples)), lengths), ragged_range(lengths)
-        rows = {
-            name: np.zeros((len(examples), self.seq_len), np.int32) for name in ("tokens", "segments", "token_types")
-        }
+        shape = (len(examples), self.seq_len)
+        rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "segments", "token_types")}
         rows["tokens"][:] = self._pad_id
         rows["tokens"][at] = np.concatenate([example["input_ids"] for example in examples])
         rows["token_types"][at] = np.concatenate(

@@ -1,6 +1,10 @@
-"""Several stores as one corpus: config.data.store names them, config.data.weights and data.temperature say how often each is drawn from."""
+"""Several stores as one corpus.
+
+config.data.store names the stores; config.data.weights and data.temperature decide how often each is drawn from.
+"""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,37 +13,44 @@ from spanbert_jax.data.store import Store
 
 
 class Mixture:
-    """One or more stores of one vocabulary. `names`: of each, the last part of its path, or all of it where two are alike."""
+    """One or more stores with the same vocabulary.
+
+    Attributes:
+      stores: in the order of config.data.store.
+      names: of each store, the last component of its path, or its whole path if two are alike.
+    """
 
     def __init__(self, stores: list[Store]):
         self.stores = stores
-        short = [store.where.rstrip("/").rpartition("/")[2] for store in stores]
-        self.names = short if len(set(short)) == len(short) else [store.where for store in stores]
+        last_components = [store.where.rstrip("/").rpartition("/")[2] for store in stores]
+        distinct = len(set(last_components)) == len(stores)
+        self.names = last_components if distinct else [store.where for store in stores]
 
     @property
     def fingerprint(self) -> str:
-        """Of what it holds, sha256 hex: the store's own if it is one alone."""
+        """Sha256 (hex) of the content of all stores; of a single store, its own fingerprint."""
         prints = [store.fingerprint for store in self.stores]
         return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode("utf-8")).hexdigest()
 
     def token_counts(self, split: str) -> np.ndarray:
-        """int64 [V]: how often each token occurs in a split of all stores together."""
-        return sum(store.split(split).token_counts for store in self.stores)
+        """Returns how often each token occurs in a split of all stores together: int64 [V]."""
+        return np.sum([store.split(split).token_counts for store in self.stores], axis=0)
 
     def totals(self) -> dict[str, dict[str, int]]:
-        """{split: {"num_tokens", "num_sentences", "num_documents"}} of all stores together."""
+        """Returns {split: {"num_tokens", "num_sentences", "num_documents"}} of all stores together."""
+        keys = ("num_tokens", "num_sentences", "num_documents")
         splits = [store.index["splits"] for store in self.stores]
-        return {
-            name: {
-                key: sum(split[name][key] for split in splits)
-                for key in ("num_tokens", "num_sentences", "num_documents")
-            }
-            for name in splits[0]
-        }
+        return {name: {key: sum(split[name][key] for split in splits) for key in keys} for name in splits[0]}
 
 
 class MixedRows:
-    """The rows of several corpora, numbered on through all of them. Attributes: `parts`, and as of Rows `num_rows`, `padding_fraction`."""
+    """The rows of several corpora, numbered consecutively through all of them.
+
+    Attributes:
+      parts: the rows of each corpus.
+      sizes: number of rows of each corpus.
+      num_rows, padding_fraction: of all together, as in Rows.
+    """
 
     def __init__(self, parts: list[Rows]):
         self.parts = parts
@@ -49,18 +60,27 @@ class MixedRows:
         self._ends = np.cumsum(self.sizes)
 
     def read(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows number `ids` int64 [n], in that order; see Rows.read."""
+        """Returns the rows number `ids` int64 [B], in that order; see Rows.read."""
         if len(self.parts) == 1:
             return self.parts[0].read(ids)
-        part_of = np.searchsorted(self._ends, ids, "right")
-        result = {}
-        for part in np.unique(part_of):
-            mine = part_of == part
-            for name, field in self.parts[part].read(ids[mine] - (self._ends[part] - self.sizes[part])).items():
-                result.setdefault(name, np.zeros((len(ids), *field.shape[1:]), field.dtype))[mine] = field
-        return result
+        corpus_of_row = np.searchsorted(self._ends, ids, "right")  # [B]
+        batch: dict[str, np.ndarray] = {}
+        for corpus in np.unique(corpus_of_row):
+            selected = corpus_of_row == corpus
+            first = self._ends[corpus] - self.sizes[corpus]
+            for name, field in self.parts[corpus].read(ids[selected] - first).items():
+                if name not in batch:
+                    batch[name] = np.zeros((len(ids), *field.shape[1:]), field.dtype)
+                batch[name][selected] = field
+        return batch
 
 
-def weights_of(rows: list[int], weights: tuple[float, ...], temperature: float) -> list[float]:
-    """Odds of corpora with so many rows: `weights`, or for (0.0,) by their rows, flattened by a temperature: rows ** (1 / temperature)."""
+def weights_of(rows: list[int], weights: Sequence[float], temperature: float) -> list[float]:
+    """Returns how often each corpus is drawn from, up to a common factor.
+
+    Args:
+      rows: number of rows of each corpus.
+      weights: of each corpus; (0.0,): by their numbers of rows.
+      temperature: flattens weights by rows to rows ** (1 / temperature).
+    """
     return [count ** (1 / temperature) for count in rows] if tuple(weights) == (0.0,) else list(weights)

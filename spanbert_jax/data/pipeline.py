@@ -1,12 +1,12 @@
-"""Batches of masked rows as numpy arrays: a batch is a pure function of (config, seed, step), and so is any part of one.
+"""Batches of masked rows as numpy arrays: a batch is a pure function of (config, seed, step), and so are its rows.
 
     step s, row i of the batch --> position p = s * B + i
                                --> epoch and row of the corpus; see order.py
                                --> the row's tokens, read from disk
                                --> masks drawn for (seed, epoch, row)
 
-Nothing is kept between steps, so starting at step s is the same as having run there. The threads work on parts of batches; what they
-compute, and the order it is put together in, do not depend on how many there are.
+Nothing is kept between steps, so starting at step s gives the same batches as running up to it. Threads work on chunks
+of batches; what they compute, and the order in which it is joined, do not depend on their number.
 """
 
 import os
@@ -16,42 +16,36 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from spanbert_jax.data import masking, random
+from spanbert_jax.data import masking
 from spanbert_jax.data.order import Order
-from spanbert_jax.data.schemes import MaskingSettings
+from spanbert_jax.data.targets import Masker
 from spanbert_jax.errors import InputError
 
-tf.config.set_visible_devices(
-    [], "GPU"
-)  # else TensorFlow takes all memory of devices that are JAX's; it must be told before it starts
+# TensorFlow would take all memory of devices that JAX uses; it must be set before it starts.
+tf.config.set_visible_devices([], "GPU")
 
-CHUNK_ROWS = 128  # rows one thread masks at a time: enough for the cost of starting ops not to matter, few enough to share out a batch
-TRAINING, EVALUATION = range(2)  # streams: what a key is for; order.py has the next
+# Rows that one thread masks at a time: enough for the overhead of ops not to matter, few enough to share a batch.
+CHUNK_ROWS = 128
+TRAINING, EVALUATION = range(2)  # streams: what a key is for; order.py defines the next one
 EVALUATION_SEED = 0  # held-out rows have the same masks in every run, so that runs can be compared
-
-FOR_MASKING = (
-    "tokens",
-    "tags",
-    "block_start",
-    "block_length",
-)  # fields of rows that end there; the model gets the others
 
 Batch = dict[str, np.ndarray]
 
 
 class Rows(Protocol):
-    """What the pipeline asks of spanbert_jax.data.rows.Rows."""
+    """What the pipeline needs of spanbert_jax.data.rows.Rows."""
 
     num_rows: int
 
     def read(self, ids: np.ndarray) -> Batch:
-        """ids int64 [n] -> fields [n, ...], as rows.Rows.read describes them."""
+        """Returns fields [n, ...] of rows `ids` int64 [n], as rows.Rows.read describes them."""
 
 
 class Batches:
-    """Iterator over the numpy batches of a dataset. `close()` ends its threads; so does dropping it, and the end of the program.
+    """An iterator over the numpy batches of a dataset.
 
-    Python would otherwise shut down under threads that still read rows for batches nobody takes, and the two wait for each other for ever.
+    Its threads end with `close()`, when it is garbage-collected, and at exit. Otherwise Python would shut down under
+    threads that still read rows for batches that are never taken, and both would wait for each other.
     """
 
     def __init__(self, dataset: tf.data.Dataset):
@@ -67,44 +61,29 @@ class Batches:
         return next(self._source[0])
 
 
-class Masker:
-    """Masking with everything decided but the rows: config, vocabulary and corpus.
-
-    settings: how to mask. slots: M, see masking.mask_slots. tokenizer: gives starts_word, mask_id and pad_id. token_counts: int64 [V], of
-    the training split.
-    """
-
-    def __init__(self, settings: MaskingSettings, slots: int, tokenizer, token_counts: np.ndarray):
-        self.settings = settings
-        self.slots = slots
-        self.mask_id = tokenizer.mask_id
-        self.pad_id = tokenizer.pad_id
-        self.starts_word = tf.constant(tokenizer.starts_word)  # [V]
-        self.counts_upto = tf.constant(np.cumsum(token_counts, dtype=np.int64))  # [V]
-        self._mask = tf.function(
-            self._mask, autograph=False
-        )  # traced once for training and evaluation, and for every start
-
-    def __call__(self, rows: dict[str, tf.Tensor], key: random.Key) -> dict[str, tf.Tensor]:
-        """A batch from the fields of rows and their keys; see masking.mask for what it adds."""
-        fields = {name: rows[name] for name in rows if name in FOR_MASKING}
-        return {name: rows[name] for name in rows if name not in fields} | self._mask(fields, key)
-
-    def _mask(self, rows, key):
-        return masking.mask(rows, key, self.settings, self.slots, self.starts_word, self.counts_upto, self.mask_id)
-
-
 def make_batches(
     rows: Rows, order: Order, masker: Masker, *, batch_size: int, start_step: int, part: np.ndarray | None, threads: int
 ) -> "Batches":
-    """Training batches for ever, from `start_step` on: of each the rows that `part` numbers (int64 [n], of 0..B-1; None: all).
+    """Returns training batches without end, from `start_step` on.
 
-    Every row comes once in each epoch, in a new order and with new masks. A row has the same masks in the same epoch whatever the batch
-    size, and whoever makes it. The seed of all that is the order's. threads: 0 for as many as cores; never changes a batch.
-    Batches hold tokens, segments, positions, token_types [B, L] int32; mlm_positions, mlm_targets [B, M] int32, mlm_weights [B, M] float32;
-    sbo_left, sbo_right, sbo_offset, sbo_targets [B, S] int32, sbo_weights [B, S] float32, with S = M = masking.mask_slots(...); rows of pairs
-    also nsp_targets [B, 1] int32, nsp_weights [B, 1] float32.
-    InputError: no rows.
+    Every row comes once in each epoch, in a new order and with new masks. The masks of a row in an epoch depend neither
+    on the batch size nor on the process.
+
+    Args:
+      rows: of the corpus.
+      order: of the rows; its seed is also that of the masks.
+      masker: makes the batch arrays of the objectives.
+      batch_size: B.
+      start_step: counted from 0.
+      part: which rows of each batch to make, int64 [n] of 0..B-1; None: all.
+      threads: 0 for one per core; never changes a batch.
+
+    Returns:
+      Batches of tokens, segments, positions, token_types int32 [B, L], the arrays of targets.mask, and for rows of
+      pairs nsp_targets int32 [B, 1] and nsp_weights float32 [B, 1].
+
+    Raises:
+      InputError: there are no rows.
     """
     if not rows.num_rows:
         raise InputError("data: the training text has no rows to make batches of")
@@ -121,7 +100,7 @@ def make_batches(
 def make_eval_batches(
     rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, part: np.ndarray | None, threads: int
 ) -> "Batches":
-    """Batches of the first `max_rows` rows (0: all) in order, each row with one mask for ever, the same under every seed.
+    """Returns batches of the first `max_rows` rows (0: all) in order, with the same masks for every seed.
 
     The last batch is filled up with rows of padding: segments and weights 0. Shapes and `part` as in make_batches.
     """
@@ -129,12 +108,10 @@ def make_eval_batches(
 
     @tf.autograph.experimental.do_not_convert
     def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        there = position < count
-        row = tf.where(there, position, 0)
-        fields = {
-            name: tf.where(there[:, None], field, tf.zeros_like(field)) for name, field in _read(rows, row).items()
-        }
-        fields["tokens"] = tf.where(there[:, None], fields["tokens"], masker.pad_id)
+        exists = (position < count)[:, None]
+        row = tf.where(exists[:, 0], position, 0)
+        fields = {name: tf.where(exists, field, tf.zeros_like(field)) for name, field in _read(rows, row).items()}
+        fields["tokens"] = tf.where(exists, fields["tokens"], masker.pad_id)
         return masker(fields, masking.row_key(EVALUATION_SEED, EVALUATION, tf.zeros_like(row), row))
 
     steps = tf.data.Dataset.range(-(-count // batch_size))
@@ -142,7 +119,7 @@ def make_eval_batches(
 
 
 def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The fields of rows `ids` [n] as tensors of known shape and type."""
+    """Returns the fields of rows `ids` [n] as tensors of known shape and type."""
     sample = rows.read(np.zeros(1, np.int64))
     fields = tf.numpy_function(
         lambda ids: list(rows.read(ids).values()), [ids], [field.dtype for field in sample.values()]
@@ -154,17 +131,16 @@ def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def _batches(steps: tf.data.Dataset, masked_rows, batch_size: int, part: np.ndarray | None, threads: int) -> "Batches":
-    """Batches of `masked_rows(positions)` for the steps, each made in equal chunks side by side."""
+    """Returns batches of `masked_rows(positions)` for the steps, each made in equal chunks in parallel."""
     wanted = np.arange(batch_size) if part is None else np.asarray(part, np.int64)
     count = len(wanted)
     chunks = -(-count // CHUNK_ROWS)
     chunk_rows = -(-count // chunks)
-    wanted = np.pad(wanted, (0, chunks * chunk_rows - count), mode="edge").reshape(
-        chunks, chunk_rows
-    )  # a last token too long repeats a row
+    # A last chunk that would be too short repeats a row, which `join` drops.
+    wanted = np.pad(wanted, (0, chunks * chunk_rows - count), mode="edge").reshape(chunks, chunk_rows)
 
     @tf.autograph.experimental.do_not_convert
-    def positions(step: tf.Tensor) -> tf.Tensor:  # int64 [chunks, rows of a token]
+    def positions(step: tf.Tensor) -> tf.Tensor:  # int64 [chunks, rows of a chunk]
         return step * batch_size + wanted
 
     @tf.autograph.experimental.do_not_convert

@@ -1,11 +1,16 @@
-"""Blocks to rows, the unit that batches are made of.
+"""Rows, the unit of batches: one or several blocks, or one pair of segments, and padding.
 
-    packed:     [CLS] block [SEP] [CLS] block [SEP] ... padding        pair:  [CLS] A     [SEP] B     [SEP] padding
-    segments:     1     1     1     2     2     2         0                     1   1       1   1       1      0
-    positions:    0     1..   .     0     1..   .         0                     0   1..     .   .       .      0
-    token types:  0     0     0     0     0     0         0                     0   0       0   1       1      0
+    blocks:       [CLS] block [SEP] [CLS] block [SEP] ... padding     pair:  [CLS] first [SEP] second [SEP] padding
+    segments:       1     1     1     2     2     2         0                  1     1     1     1      1      0
+    positions:      0     1..   .     0     1..   .         0                  0     1..   .     .      .      0
+    token types:    0     0     0     0     0     0         0                  0     0     0     1      1      0
 
-The plan of a split (which blocks in which row) is a file beside the store, made once for the settings it depends on, and read with `pread`.
+The plan of a split (which blocks are in which row) is a file in the store's folder, made once for its settings:
+
+    int64 [6]          MAGIC, fingerprint of the settings, tokens in the split, rows, blocks, tokens in the blocks
+    int64 [rows + 1]   first block of each row, and the number of blocks
+    BLOCK [blocks]     the blocks in the order of their rows
+    int8 [rows]        only of pairs: 1 where the second segment is of another document, else 0
 """
 
 import contextlib
@@ -15,88 +20,114 @@ import os
 import tempfile
 import uuid
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from spanbert_jax.data.blocks import BLOCK, BlockSettings, sentences_of, split_blocks
+from spanbert_jax.data.blocks import BLOCK, BlockSettings, sentence_and_document_edges, split_blocks
 from spanbert_jax.data.packing import pack_blocks
 from spanbert_jax.data.pairs import draw_pairs
 from spanbert_jax.data.store import Split
 from spanbert_jax.errors import InputError
 
 MAGIC = int.from_bytes(b"SBROWS02", "little")
-HEADER = 6  # int64 words: magic, fingerprint of the settings, tokens in the split, rows, blocks, tokens in the blocks
+HEADER = 6  # int64 numbers in the header of a plan
+
+Plan = tuple[np.ndarray, np.ndarray, np.ndarray]  # first block of each row, blocks, labels
 
 
 def build_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray, tags: tuple[str, ...]) -> "Rows":
-    """The rows of a split; `starts_word` is bool [V], true where a token begins a word, `tags` the kinds of tags to read with them.
+    """Returns the rows of a split.
 
-    The plan is kept in the store's folder and found again the next time; if that cannot be written, it goes into an unnamed temporary file.
-    InputError: pairs of a single document.
+    The plan is kept in the store's folder; if it cannot be written there, it goes into an unnamed temporary file.
+
+    Args:
+      split: the text.
+      settings: kind and size of the blocks and rows.
+      starts_word: bool [V], true where a token begins a word.
+      tags: the kinds of tags to read with the tokens.
+
+    Raises:
+      InputError: pairs are asked for, and the split has a single document.
     """
     if settings.capacity < 1 or settings.max_blocks_per_row < 1:
         raise ValueError(f"no rows of {settings.seq_len} tokens and {settings.max_blocks_per_row} blocks")
-    name = f"{split.name}-{settings.blocks}-{settings.seq_len}x{settings.max_blocks_per_row}-{fingerprint(settings) % 2**32:08x}.rows"
+    size = f"{settings.seq_len}x{settings.max_blocks_per_row}"
+    name = f"{split.name}-{settings.blocks}-{size}-{fingerprint(settings) % 2**32:08x}.rows"
     path = split.store.folder / "rows" / name
     try:
         return Rows(split, path.open("rb", buffering=0), settings, tags)
-    except (OSError, InvalidPlan):  # not there, not ours to read, or not whole
+    except (OSError, InvalidPlan):  # missing, unreadable, incomplete, or of another text
         plan = plan_rows(split, settings, starts_word)
     return Rows(split, write_plan(plan, path), settings, tags)
 
 
 def fingerprint(settings: BlockSettings) -> int:
-    """A number of 63 bits that tells settings apart."""
+    """Returns a number of 63 bits that differs between settings."""
     text = repr(dataclasses.astuple(settings))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little") >> 1
 
 
+# ----------------------------------------------------------------------------------------------------
+# Plans.
+
+
+class InvalidPlan(Exception):
+    """A plan file is incomplete or was made for other settings, and has to be made again."""
+
+
 def plan_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray) -> list[np.ndarray]:
-    """The arrays of a plan file: header int64 [6], first block of each row int64 [rows + 1], blocks in row order BLOCK [blocks]; and for
-    pairs whether B is from elsewhere, int8 [rows].
+    """Returns the arrays of a plan file, as the module's docstring lists them.
 
-    Rows stand in the order of their first block in the corpus, and so do the blocks in a row: a run of rows is a fair sample of its text.
+    Rows are in the order of their first block in the corpus, and so are the blocks in a row: an interval of rows is a
+    fair sample of its text.
     """
-    labels = np.empty(0, np.int8)
-    if settings.pairs:
-        if split.num_documents == 1:
-            raise InputError(
-                f"store {split.store.where}: data.blocks = pair needs text of another document, and the {split.name} split has one"
-            )
-        parts, labels = draw_pairs(
-            *sentences_of(split, settings, starts_word), settings.capacity, settings.short_seq_prob, settings.seed
+    planner = _plan_pairs if settings.pairs else _plan_blocks
+    first_block, blocks, labels = planner(split, settings, starts_word)
+    num_rows, block_tokens = len(first_block) - 1, int(blocks["length"].sum(dtype=np.int64))
+    header = [MAGIC, fingerprint(settings), split.num_tokens, num_rows, len(blocks), block_tokens]
+    return [np.array(header, "<i8"), first_block.astype("<i8"), blocks, labels]
+
+
+def _plan_blocks(split: Split, settings: BlockSettings, starts_word: np.ndarray) -> Plan:
+    """Returns the plan of "document" or "sentence" blocks, without labels."""
+    blocks = split_blocks(split, settings, starts_word)
+    row_of_block = pack_blocks(blocks["length"] + 2, settings.seq_len, settings.max_blocks_per_row)
+    blocks_in_row = np.bincount(row_of_block) if len(blocks) else np.zeros(0, np.int64)
+    first_block = np.concatenate([np.zeros(1, np.int64), np.cumsum(blocks_in_row)])
+    return first_block, blocks[np.argsort(row_of_block, kind="stable")], np.empty(0, np.int8)
+
+
+def _plan_pairs(split: Split, settings: BlockSettings, starts_word: np.ndarray) -> Plan:
+    """Returns the plan of pairs."""
+    if split.num_documents == 1:
+        raise InputError(
+            f"store {split.store.where}: data.blocks = pair needs text of another document,"
+            f" and the {split.name} split has one"
         )
-        blocks = np.empty(2 * len(parts), BLOCK)
-        blocks["start"], blocks["length"] = parts[..., 0].reshape(-1), (parts[..., 1] - parts[..., 0]).reshape(-1)
-        first = np.arange(0, len(blocks) + 1, 2)
-    else:
-        blocks = split_blocks(split, settings, starts_word)
-        row_of_block = pack_blocks(blocks["length"] + 2, settings.seq_len, settings.max_blocks_per_row)  # [blocks]
-        blocks = blocks[np.argsort(row_of_block, kind="stable")]
-        sizes = np.bincount(row_of_block) if len(blocks) else np.zeros(0, np.int64)
-        first = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    header = [
-        MAGIC,
-        fingerprint(settings),
-        split.num_tokens,
-        len(first) - 1,
-        len(blocks),
-        int(blocks["length"].sum(dtype=np.int64)),
-    ]
-    return [np.array(header, "<i8"), first.astype("<i8"), blocks, labels]
+    edges = sentence_and_document_edges(split, settings, starts_word)
+    pairs, labels = draw_pairs(*edges, settings.capacity, settings.short_seq_prob, settings.seed)
+    blocks = np.empty(2 * len(pairs), BLOCK)
+    blocks["start"] = pairs[..., 0].reshape(-1)
+    blocks["length"] = (pairs[..., 1] - pairs[..., 0]).reshape(-1)
+    return np.arange(0, len(blocks) + 1, 2), blocks, labels
 
 
-def write_plan(plan: list[np.ndarray], path: Path):
-    """Write a plan to `path`, complete or not at all, or if that fails to an unnamed temporary file; returns it open for reading."""
+def write_plan(plan: list[np.ndarray], path: Path) -> IO[bytes]:
+    """Writes a plan to `path`, complete or not at all, and returns it open for reading.
+
+    If `path` cannot be written, the plan is written to an unnamed temporary file instead.
+    """
+    contents = [array.data for array in plan]
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(b"".join(plan))
+        temporary.write_bytes(b"".join(contents))
         temporary.rename(path)
         return path.open("rb", buffering=0)
-    except OSError:  # the store may lie on a read-only or full disk
-        file = tempfile.TemporaryFile()
-        file.writelines(plan)
+    except OSError:  # the store may be on a read-only or full disk
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (it is returned open)
+        file.writelines(contents)
         file.flush()
         return file
     finally:
@@ -104,110 +135,197 @@ def write_plan(plan: list[np.ndarray], path: Path):
             temporary.unlink()
 
 
-class InvalidPlan(Exception):
-    """A plan file that is cut short or was made for other settings: it is made anew."""
+# ----------------------------------------------------------------------------------------------------
+# Reading.
 
 
 class Rows:
     """The rows of a split, read by number. Safe in threads; nothing of the corpus stays in memory.
 
-    `num_rows`, `num_blocks` (a pair has two), and `padding_fraction`, the share of padding among all num_rows * seq_len places.
+    Attributes:
+      num_rows: number of rows.
+      num_blocks: number of blocks; a pair has two.
+      padding_fraction: fraction of padding among all num_rows * seq_len positions.
     """
 
-    def __init__(self, split: Split, file, settings: BlockSettings, tags: tuple[str, ...]):
+    def __init__(self, split: Split, file: IO[bytes], settings: BlockSettings, tags: tuple[str, ...]):
+        """Opens a plan.
+
+        Args:
+          split: the text.
+          file: the plan, open for reading.
+          settings: those that the plan was made for.
+          tags: the kinds of tags to read with the tokens.
+
+        Raises:
+          InvalidPlan: the file is not a complete plan of this split with these settings.
+        """
         self.split = split
         self.settings = settings
         self.tags = tags
         self._file = file
-        header = np.frombuffer(os.pread(file.fileno(), 8 * HEADER, 0).ljust(8 * HEADER, b"\0"), "<i8")
-        self.num_rows, self.num_blocks, block_tokens = (int(word) for word in header[3:])
-        self._blocks_at = 8 * (HEADER + self.num_rows + 1)  # file address of the block table
+        header = np.frombuffer(self._read(0, 8 * HEADER).ljust(8 * HEADER, b"\0"), "<i8").tolist()
+        self.num_rows, self.num_blocks, block_tokens = header[3:]
+        self._blocks_at = 8 * (HEADER + self.num_rows + 1)  # address of the blocks in the file
         self._labels_at = self._blocks_at + BLOCK.itemsize * self.num_blocks
-        size = self._labels_at + (self.num_rows if settings.pairs else 0)
-        if [*header[:3].tolist(), os.fstat(file.fileno()).st_size] != [
-            MAGIC,
-            fingerprint(settings),
-            split.num_tokens,
-            size,
-        ]:
+        file_size = self._labels_at + (self.num_rows if settings.pairs else 0)
+        expected = [MAGIC, fingerprint(settings), split.num_tokens, file_size]
+        if [*header[:3], os.fstat(file.fileno()).st_size] != expected:
             raise InvalidPlan
-        special = 3 * self.num_rows if settings.pairs else 2 * self.num_blocks
-        self.padding_fraction = (
-            1 - (block_tokens + special) / (self.num_rows * settings.seq_len) if self.num_rows else 0.0
-        )
+        special_tokens = 3 * self.num_rows if settings.pairs else 2 * self.num_blocks
+        used = block_tokens + special_tokens
+        self.padding_fraction = 1 - used / (self.num_rows * settings.seq_len) if self.num_rows else 0.0
         ids = split.store.index["special_ids"]
         self._pad, self._cls, self._sep = (ids[token] for token in ("[PAD]", "[CLS]", "[SEP]"))
 
     def blocks(self, row: int) -> np.ndarray:
-        """Blocks of one row, in order: BLOCK [blocks in it], fields `start` (address in the split) and `length` (tokens)."""
+        """Returns the blocks of one row, in order: BLOCK [blocks].
+
+        Raises:
+          IndexError: there is no such row.
+        """
         if not 0 <= row < self.num_rows:
             raise IndexError(f"row {row} of {self.num_rows}")
-        low, high = np.frombuffer(os.pread(self._file.fileno(), 16, 8 * (HEADER + int(row))), "<i8").tolist()
-        return np.frombuffer(
-            os.pread(self._file.fileno(), BLOCK.itemsize * (high - low), self._blocks_at + BLOCK.itemsize * low), BLOCK
-        )
+        first, end = np.frombuffer(self._read(8 * (HEADER + int(row)), 16), "<i8").tolist()
+        address, size = self._blocks_at + BLOCK.itemsize * first, BLOCK.itemsize * (end - first)
+        return np.frombuffer(self._read(address, size), BLOCK)
 
     def read(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows number `ids` int64 [n], in that order, as int32 arrays. Raises IndexError for a number that is no row's.
+        """Returns the rows number `ids` int64 [B], in that order.
 
-        tokens, segments, positions, token_types [n, L]: padding has segment, position and type 0 and the id of [PAD]; [CLS] and [SEP] carry
-        their block's segment; positions restart where the segment does. block_start, block_length [n, N]: place in the row of the block's
-        first token, and the number of tokens up to its [SEP]; both 0 where there is no block; A and B of a pair are two. With tags, `tags`
-        [n, L]: bit k is tag k of `tags`. With pairs, nsp_targets [n, 1]: 1 where B is from elsewhere (reference 2.4), and nsp_weights [n, 1]
-        float32: 1.
+        Returns:
+          int32 arrays, but for nsp_weights:
+          tokens, segments, positions, token_types [B, L]: [CLS] and [SEP] have the segment of their block; positions
+            restart where the segment does; padding has the id of [PAD] and segment, position and type 0.
+          block_start, block_length [B, N]: position of a block's first token, and number of its tokens, both without
+            [CLS] and [SEP]; both 0 where there is no block. The segments of a pair are two blocks.
+          tags [B, L], if tags are read: bit k is set if the token has tag k of `self.tags`.
+          nsp_targets [B, 1], of pairs: 1 where the second segment is of another document (docs/original.md 2.4).
+          nsp_weights [B, 1] float32, of pairs: 1.
+
+        Raises:
+          IndexError: there is no such row.
         """
-        rows, length, pairs = len(ids), self.settings.seq_len, self.settings.pairs
-        blocks = [self.blocks(row) for row in ids]
-        counts = np.array([len(row) for row in blocks], np.int64)  # [n]
-        flat = np.concatenate(blocks) if rows else np.empty(0, BLOCK)  # [K] all blocks of the batch
-        row = np.repeat(np.arange(rows), counts)
-        column = ragged_range(counts)  # [K] which block of its row
-        opening = (column == 0) | (not pairs)  # [K] whether it has a [CLS] of its own
-        width = flat["length"] + opening + 1  # [K] places, with [CLS] and [SEP]
-        ends = np.cumsum(width)
-        begin = ends - width  # [K] first place if the rows were one long line without padding
-        begin -= np.repeat(begin[np.cumsum(counts) - counts], counts)  # and in its row
-
-        result = {
-            name: np.zeros((rows, length), np.int32) for name in ("tokens", "segments", "positions", "token_types")
+        settings = self.settings
+        blocks_of_row = [self.blocks(row) for row in ids]
+        blocks = np.concatenate(blocks_of_row) if blocks_of_row else np.empty(0, BLOCK)  # [G]
+        blocks_in_row = np.array([len(blocks) for blocks in blocks_of_row], np.int64)  # [B]
+        layout = lay_out(blocks_in_row, blocks["length"], settings)
+        batch = {
+            "tokens": self._tokens(layout, blocks),
+            "segments": layout.scatter(1 if settings.pairs else layout.per_token(layout.column + 1)),
+            "positions": layout.scatter(layout.index % settings.seq_len if settings.pairs else layout.offset),
+            "token_types": layout.scatter(layout.per_token(layout.column) if settings.pairs else 0),
+            "block_start": layout.block_table(layout.text_start),
+            "block_length": layout.block_table(blocks["length"]),
         }
-        result |= {
-            name: np.zeros((rows, 2 if pairs else self.settings.max_blocks_per_row), np.int32)
-            for name in ("block_start", "block_length")
-        }
-        result["block_start"][row, column] = begin + opening
-        result["block_length"][row, column] = flat["length"]
-
-        inside = ragged_range(width)  # places of each block with [CLS] and [SEP], one after another
-        at = np.repeat(row * length + begin, width) + inside
-        result["segments"].reshape(-1)[at] = 1 if pairs else np.repeat(column + 1, width)
-        result["positions"].reshape(-1)[at] = at % length if pairs else inside
-        result["token_types"].reshape(-1)[at] = np.repeat(column, width) if pairs else 0
-        tokens = result["tokens"].reshape(-1)
-        tokens[:] = self._pad
-        tokens[at[(ends - width)[opening]]] = self._cls
-        tokens[at[ends - 1]] = self._sep
-        content = np.ones(len(at), np.bool_)
-        content[(ends - width)[opening]] = content[ends - 1] = False
-        where = list(zip(flat["start"].tolist(), flat["length"].tolist(), strict=True))
-        texts = [self.split.read(start, count) for start, count in where]
-        tokens[at[content]] = np.concatenate(texts) if texts else []
         if self.tags:
-            result["tags"] = np.zeros((rows, length), np.int32)
-            result["tags"].reshape(-1)[at[content]] = (
-                np.concatenate([self._tags(start, count) for start, count in where]) if where else []
-            )
-        if pairs:
-            labels = [os.pread(self._file.fileno(), 1, self._labels_at + int(row)) for row in ids]
-            result["nsp_targets"] = np.frombuffer(b"".join(labels), np.int8).astype(np.int32)[:, None]
-            result["nsp_weights"] = np.ones((rows, 1), np.float32)
+            batch["tags"] = self._tags(layout, blocks)
+        if settings.pairs:
+            labels = b"".join(self._read(self._labels_at + int(row), 1) for row in ids)
+            batch["nsp_targets"] = np.frombuffer(labels, np.int8).astype(np.int32)[:, None]
+            batch["nsp_weights"] = np.ones((len(ids), 1), np.float32)
+        return batch
+
+    def _tokens(self, layout: "Layout", blocks: np.ndarray) -> np.ndarray:
+        """Returns the ids of the tokens, with special tokens and padding: int32 [B, L]."""
+        texts = [self.split.read(start, length) for start, length in blocks.tolist()]
+        tokens = np.empty(len(layout.index), np.int32)  # [E]
+        tokens[layout.cls] = self._cls
+        tokens[layout.sep] = self._sep
+        tokens[layout.is_text] = np.concatenate(texts) if texts else []
+        return layout.scatter(tokens, padding=self._pad)
+
+    def _tags(self, layout: "Layout", blocks: np.ndarray) -> np.ndarray:
+        """Returns the tags of the tokens as bits: int32 [B, L]."""
+        tags = np.zeros(len(layout.index), np.int32)  # [E]
+        for bit, kind in enumerate(self.tags):
+            of_kind = [self.split.tags(kind, start, length) for start, length in blocks.tolist()]
+            if of_kind:
+                tags[layout.is_text] |= np.concatenate(of_kind).astype(np.int32) << bit
+        return layout.scatter(tags)
+
+    def _read(self, address: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, address)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The positions of the G blocks of a batch of B rows, and of their E tokens, [CLS] and [SEP] included.
+
+    Tokens are numbered block after block.
+
+    Attributes:
+      shape: (B, L).
+      max_blocks: N.
+      row, column: int64 [G], row of each block, and its number in the row.
+      size: int32 [G], tokens of each block with [CLS] (but for the second segment of a pair) and [SEP].
+      text_start: int64 [G], position of each block's first token of text.
+      index: int64 [E], row * L + position of each token: its index in a flattened array [B, L].
+      offset: int64 [E], number of each token in its block.
+      cls, sep: int64 [number of them], the numbers of the special tokens among the E tokens.
+      is_text: bool [E], false for [CLS] and [SEP].
+    """
+
+    shape: tuple[int, int]
+    max_blocks: int
+    row: np.ndarray
+    column: np.ndarray
+    size: np.ndarray
+    text_start: np.ndarray
+    index: np.ndarray
+    offset: np.ndarray
+    cls: np.ndarray
+    sep: np.ndarray
+    is_text: np.ndarray
+
+    def per_token(self, values: np.ndarray) -> np.ndarray:
+        """Repeats values of the blocks [G] for each of their tokens: [E]."""
+        return np.repeat(values, self.size)
+
+    def scatter(self, values: np.ndarray | int, padding: int = 0) -> np.ndarray:
+        """Puts values of the tokens, [E] or one for all, at their positions: int32 [B, L]."""
+        result = np.full(self.shape, padding, np.int32)
+        result.reshape(-1)[self.index] = values
         return result
 
-    def _tags(self, start: int, count: int) -> np.ndarray:
-        return sum(self.split.tags(kind, start, count).astype(np.int32) << bit for bit, kind in enumerate(self.tags))
+    def block_table(self, values: np.ndarray) -> np.ndarray:
+        """Puts values of the blocks [G] into a table with 0 where there is no block: int32 [B, N]."""
+        table = np.zeros((self.shape[0], self.max_blocks), np.int32)
+        table[self.row, self.column] = values
+        return table
+
+
+def lay_out(blocks_in_row: np.ndarray, lengths: np.ndarray, settings: BlockSettings) -> Layout:
+    """Returns the layout of a batch.
+
+    Args:
+      blocks_in_row: int64 [B], number of blocks in each row, at least 1.
+      lengths: int32 [G], tokens of text in each block, without [CLS] and [SEP].
+      settings: those of the rows.
+    """
+    shape = len(blocks_in_row), settings.seq_len
+    row = np.repeat(np.arange(shape[0]), blocks_in_row)  # [G]
+    column = ragged_range(blocks_in_row)  # [G]
+    has_cls = (column == 0) | (not settings.pairs)  # [G]
+    size = lengths + has_cls + 1  # [G]
+
+    # Each block has the tokens start to end - 1 of the E tokens; the first one is at `position` in its row.
+    end = np.cumsum(size)  # [G]
+    start = end - size  # [G]
+    first_block = np.cumsum(blocks_in_row) - blocks_in_row  # [B]
+    position = start - np.repeat(start[first_block], blocks_in_row)  # [G]
+
+    offset = ragged_range(size)  # [E]
+    index = np.repeat(row * settings.seq_len + position, size) + offset  # [E]
+    cls, sep = start[has_cls], end - 1
+    is_text = np.ones(len(index), np.bool_)  # [E]
+    is_text[cls] = is_text[sep] = False
+    max_blocks = 2 if settings.pairs else settings.max_blocks_per_row
+    return Layout(shape, max_blocks, row, column, size, position + has_cls, index, offset, cls, sep, is_text)
 
 
 def ragged_range(lengths: np.ndarray) -> np.ndarray:
-    """0..n-1 for each n of `lengths`, one after another: int64 [sum of lengths]."""
+    """Returns 0..n-1 for each n of `lengths`, one after another: int64 [E], E the sum of the lengths."""
     starts = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)

@@ -1,74 +1,80 @@
-"""A masked batch as text for a person: what was masked, what the model sees of it, and what it must predict.
+"""A masked batch as text for a terminal: what was masked, what the model sees of it, and what it must predict.
 
-Colour only repeats what the text says, so it reads the same through a pipe. All is taken from the batch, as the model gets it.
+Everything is taken from the batch, as the model gets it. Colour only repeats what the text says, so that the text reads
+the same without it.
 """
 
 import dataclasses
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import rich.box
-from rich.console import Group
+from ml_collections import ConfigDict
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from spanbert_jax import config as config_lib
-from spanbert_jax.data import batches as batches_lib
+from spanbert_jax.config import config_problems
+from spanbert_jax.data.batches import Feed, configured_tokenizer, data_problems, open_corpus
 from spanbert_jax.data.pipeline import Batch
 from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer
 from spanbert_jax.errors import InputError
 
-FATES = {
-    "masked": "bold yellow",
-    "random": "bold magenta",
-    "kept": "bold green",
-    "mixed": "bold red",
-}  # of spans, with their styles
+# What can replace the tokens of a span, with its style. "mixed": different replacements within the span.
+REPLACEMENTS = {"masked": "bold yellow", "random": "bold magenta", "kept": "bold green", "mixed": "bold red"}
 BOUNDARY, SPECIAL, HEADING = "underline cyan", "dim", "bold"
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """A run of masked tokens of one row, whose places are counted from 0."""
+class MaskedSpan:
+    """An interval of masked tokens of one row. Positions are counted from 0."""
 
-    number: int  # of the row's spans, from 1
-    first: int  # place of its first token
-    last: int
-    original: list[int]  # ids of its tokens
-    seen: list[int]  # what stands there in the model's input
-    fate: str  # of FATES: "mixed" where its tokens fared differently
-    boundaries: tuple[int, int] | None  # the two places that SBO sees it from; None: it has no SBO target
-    offsets: list[int]  # which of its tokens are SBO targets, counted from 0
+    number: int  # among the spans of the row, from 1
+    first: int  # position of the first token
+    last: int  # position of the last token
+    original: list[int]  # ids of the tokens before masking
+    seen: list[int]  # ids of the tokens in the model's input
+    replacement: str  # a key of REPLACEMENTS
+    boundaries: tuple[int, int] | None  # the two positions that SBO predicts from; None without SBO targets
+    offsets: list[int]  # indices, from 0, of the tokens of the span that are SBO targets
 
 
 def batch_to_show(
-    config, workdir: Path | None, split: str, step: int, tell: Callable[[str], None]
+    config: ConfigDict, workdir: Path | None, split: str, step: int, log: Callable[[str], None]
 ) -> tuple[Batch, Tokenizer]:
-    """The batch that a run of this config sees before update `step` (or the one of that number of an evaluation), and its tokenizer.
+    """Returns a batch of a config, and its tokenizer.
 
-    The corpus is the store of `workdir` or of config.data.store, else the text of the config, tokenised into a temporary folder.
+    The corpus is the store of `workdir` or of config.data.store. If there is none, the text of the config is tokenised
+    into a temporary folder.
+
+    Args:
+      config: of a run.
+      workdir: folder of a run; None for none.
+      split: "train" for a training batch, "valid" for an evaluation batch.
+      step: number of the train step that reads the batch, or of the batch in an evaluation, from 0.
+      log: called with a message before text is tokenised.
 
     Raises:
-      InputError: every problem of the config, or a corpus or number that cannot be used.
+      InputError: the config has problems (all are named), or the corpus or step cannot be used.
     """
-    problems = config_lib.validate(config) + batches_lib.validate(config)
+    problems = list(dict.fromkeys(config_problems(config) + data_problems(config)))
     if problems:
         raise InputError("\n".join(problems))
     if step < 0:
         raise InputError(f"--step {step}: batches are numbered from 0")
     if workdir is not None and not config.data.store and not (workdir / "store").exists():
         raise InputError(
-            f"workdir {workdir} has no store: give the folder of a run, or leave --workdir out to tokenise the text anew"
+            f"workdir {workdir} has no store: give the folder of a run, or leave --workdir out to tokenise the text"
         )
-    tokenizer = batches_lib.tokenizer_of(config)
+    tokenizer = configured_tokenizer(config)
     with tempfile.TemporaryDirectory() as temporary:
-        mixture = batches_lib.open_corpus(config, tokenizer, workdir or Path(temporary), tell)
-        feed = batches_lib.Feed(config, mixture, tokenizer)
+        mixture = open_corpus(config, tokenizer, workdir or Path(temporary), log)
+        feed = Feed(config, mixture, tokenizer)
         held_out = itertools.chain.from_iterable(map(feed.held_out, feed.names))
         batches = feed.training(step) if split == "train" else itertools.islice(held_out, step, None)
         batch = next(batches, None)
@@ -79,183 +85,192 @@ def batch_to_show(
 
 
 def show_batch(batch: Batch, tokenizer: Tokenizer, rows: int) -> Group:
-    """The first `rows` rows of a batch of pipeline.make_batches, and a line on all of it, for a rich Console."""
+    """Returns the first `rows` rows of a batch (of pipeline.make_batches) and a summary of all its rows."""
     count = len(batch["tokens"])
     shown = [show_row(batch, row, tokenizer) for row in range(min(rows, count))]
-    return Group(
-        legend(), *shown, Text(f"all {count} rows: ", HEADING) + Text(summary(batch, range(count), tokenizer.mask_id))
-    )
+    total = Text(f"all {count} rows: ", HEADING) + Text(summary(batch, range(count), tokenizer.mask_id))
+    return Group(legend(), *shown, total)
 
 
 def legend() -> Text:
-    """How to read a row."""
+    """Returns how to read a row."""
     return Text.assemble(
-        "Spans stand in braces: number, text, and what the model sees of it. ",
-        ("{1 text => [MASK]}", FATES["masked"]),
+        "Spans are in braces: number, text, and what the model sees of it. ",
+        ("{1 text => [MASK]}", REPLACEMENTS["masked"]),
         " masked, ",
-        ("{2 text => other}", FATES["random"]),
+        ("{2 text => other}", REPLACEMENTS["random"]),
         " random tokens, ",
-        ("{3 text = kept}", FATES["kept"]),
+        ("{3 text = kept}", REPLACEMENTS["kept"]),
         " kept. ",
         ("Underlined", BOUNDARY),
-        ", and below left and right: the tokens that SBO sees a span from.\n",
+        ", and left and right in the table: the tokens from which SBO predicts a span.\n",
     )
 
 
 def show_row(batch: Batch, row: int, tokenizer: Tokenizer) -> Group:
-    """One row: the text of each block with its spans, a table of the spans, and a summary."""
-    tokens, segments = batch["tokens"][row], batch["segments"][row]
+    """Returns one row: the text of each block with its spans, a table of the spans, and a summary."""
+    tokens, segments = batch["tokens"][row], batch["segments"][row]  # [L] each
     spans = spans_of(batch, row, tokenizer.mask_id)
-    content, pair, parts = content_of(batch, [row])[0], "", []
+    is_text = text_positions(batch, [row])[0]  # [L]
+    pair = ""
     if "nsp_targets" in batch:
-        kind = "from elsewhere" if batch["nsp_targets"][row, 0] else "what follows A"
-        pair = f"; a pair, B ({kind}) from place {int(np.argmax(batch['token_types'][row]))} on"
+        origin = "from elsewhere" if batch["nsp_targets"][row, 0] else "what follows A"
+        pair = f"; a pair, B ({origin}) from position {int(np.argmax(batch['token_types'][row]))} on"
+    shown: list[RenderableType] = []
     for segment in range(1, segments.max() + 1):
-        places = np.flatnonzero(segments == segment)
-        inside = [span for span in spans if places[0] <= span.first <= places[-1]]
-        masked = sum(len(span.original) for span in inside)
-        parts.append(
-            Text(
-                f"row {row}, block {segment} (segment {segment}): places {places[0]} to {places[-1]}, "
-                f"{int(content[places].sum())} tokens, {masked} masked{pair}",
-                HEADING,
-            )
+        positions = np.flatnonzero(segments == segment)
+        first, last = positions[0], positions[-1]
+        block_spans = [span for span in spans if first <= span.first <= last]
+        masked = sum(len(span.original) for span in block_spans)
+        heading = (
+            f"row {row}, block {segment} (segment {segment}): positions {first} to {last}, "
+            f"{int(is_text[positions].sum())} tokens, {masked} masked{pair}"
         )
-        parts.append(Padding(block_text(tokens, places, inside, tokenizer), (0, 0, 0, 2)))
-        parts.append(span_table(tokens, inside, tokenizer))
+        shown.append(Text(heading, HEADING))
+        shown.append(Padding(block_text(tokens, positions, block_spans, tokenizer), (0, 0, 0, 2)))
+        shown.append(span_table(tokens, block_spans, tokenizer))
     padding = int(np.count_nonzero(segments == 0))
     if padding:
-        parts.append(Text(f"row {row}: {padding} places of padding (segment 0) at its end", SPECIAL))
-    return Group(*parts, Text(f"row {row}: ", HEADING) + Text(summary(batch, [row], tokenizer.mask_id)), Text())
+        shown.append(Text(f"row {row}: {padding} positions of padding (segment 0) at its end", SPECIAL))
+    shown.append(Text(f"row {row}: ", HEADING) + Text(summary(batch, [row], tokenizer.mask_id)))
+    return Group(*shown, Text())
 
 
-def block_text(tokens: np.ndarray, places: np.ndarray, spans: list[Span], tokenizer: Tokenizer) -> Text:
-    """The text of a block from [CLS] to [SEP], its masked spans in braces. tokens: [L]; places: those of the block."""
-    span_at = {place: span for span in spans for place in range(span.first, span.last + 1)}
-    boundaries = {place for span in spans for place in span.boundaries or ()}
+def block_text(tokens: np.ndarray, positions: np.ndarray, spans: list[MaskedSpan], tokenizer: Tokenizer) -> Text:
+    """Returns the text of a block from [CLS] to [SEP], its masked spans in braces.
+
+    Args:
+      tokens: [L], the row.
+      positions: those of the block, ascending.
+      spans: those of the block.
+      tokenizer: of the batch.
+    """
+    span_at = {position: span for span in spans for position in range(span.first, span.last + 1)}
+    boundaries = {position for span in spans for position in span.boundaries or ()}
+    ends = (positions[0], positions[-1])
     text = Text()
-    for place in places.tolist():
-        span, token = span_at.get(place), tokenizer.tokens[tokens[place]]
-        if span and place > span.first:
+    for position in positions.tolist():
+        span, token = span_at.get(position), tokenizer.tokens[tokens[position]]
+        if span and position > span.first:
             continue
-        glued = (
-            token.startswith(CONTINUATION) and not span and place - 1 not in span_at
-        )  # where a span cuts a word, its "##" shows it
-        text.append("" if glued or place == places[0] else " ")
+        # Where a word continues beside a span, its "##" is shown.
+        continues_word = token.startswith(CONTINUATION) and not span and position - 1 not in span_at
+        if not continues_word and position != ends[0]:
+            text.append(" ")
         if span:
-            text.append(span_text(span, tokenizer), FATES[span.fate])
+            text.append(span_text(span, tokenizer), REPLACEMENTS[span.replacement])
         else:
-            special = place in (places[0], places[-1])
-            style = SPECIAL if special else BOUNDARY if place in boundaries else ""
-            text.append(token.removeprefix(CONTINUATION) if glued else token, style)
+            style = SPECIAL if position in ends else BOUNDARY if position in boundaries else ""
+            text.append(token.removeprefix(CONTINUATION) if continues_word else token, style)
     return text
 
 
-def span_text(span: Span, tokenizer: Tokenizer) -> str:
-    """A span in braces: its number, its text, and what the model sees of it."""
+def span_text(span: MaskedSpan, tokenizer: Tokenizer) -> str:
+    """Returns a span in braces: its number, its text, and what the model sees of it."""
     original = words_of(span.original, tokenizer)
-    if span.fate == "kept":
+    if span.replacement == "kept":
         return f"{{{span.number} {original} = kept}}"
     return f"{{{span.number} {original} => {seen_text(span.seen, tokenizer)}}}"
 
 
 def words_of(ids: list[int], tokenizer: Tokenizer) -> str:
-    """Tokens put together to words; a first token that continues a word keeps its "##"."""
+    """Returns tokens joined to words. A first token that continues a word keeps its "##"."""
     return " ".join(tokenizer.tokens[i] for i in ids).replace(f" {CONTINUATION}", "")
 
 
 def seen_text(ids: list[int], tokenizer: Tokenizer) -> str:
-    """Tokens one by one, a run of the same one with its length."""
-    runs = [(tokenizer.tokens[i], len(list(run))) for i, run in itertools.groupby(ids)]
-    return " ".join(f"{token} x{count}" if count > 1 else token for token, count in runs)
+    """Returns tokens separated by spaces. A token that is repeated is written once, with its number."""
+    counted = [(tokenizer.tokens[i], len(list(same))) for i, same in itertools.groupby(ids)]
+    return " ".join(f"{token} x{count}" if count > 1 else token for token, count in counted)
 
 
-def span_table(tokens: np.ndarray, spans: list[Span], tokenizer: Tokenizer) -> Table:
-    """A line a span: where it is, its fate, and its SBO targets, each with its place in the span. tokens: [L]."""
+def span_table(tokens: np.ndarray, spans: list[MaskedSpan], tokenizer: Tokenizer) -> Table:
+    """Returns a table with one line per span: replacement, positions and SBO targets. tokens: [L]."""
     table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("span", "fate", "places", "left", "right", "SBO targets, offset:token"):
+    for name in ("span", "input", "positions", "left", "right", "SBO targets, offset:token"):
         table.add_column(name, justify="right" if name == "span" else "left", overflow="fold")
     for span in spans:
-        left, right = (
-            (f"{place} {tokenizer.tokens[tokens[place]]}" for place in span.boundaries)
-            if span.boundaries
-            else ("-", "-")
-        )
-        targets = "  ".join(f"{offset}:{tokenizer.tokens[span.original[offset]]}" for offset in span.offsets)
-        if not span.boundaries:
-            targets = "none: it touches an end of its block"
-        elif len(span.offsets) < len(span.original):
-            targets += f"  (and {len(span.original) - len(span.offsets)} beyond masking.max_targets)"
+        if span.boundaries:
+            left, right = (f"{position} {tokenizer.tokens[tokens[position]]}" for position in span.boundaries)
+            targets = "  ".join(f"{offset}:{tokenizer.tokens[span.original[offset]]}" for offset in span.offsets)
+            beyond = len(span.original) - len(span.offsets)
+            targets += f"  (and {beyond} beyond masking.max_targets)" if beyond else ""
+        else:
+            left, right, targets = "-", "-", "none: it touches an end of its block"
         table.add_row(
             str(span.number),
-            Text(span.fate, FATES[span.fate]),
+            Text(span.replacement, REPLACEMENTS[span.replacement]),
             f"{span.first}-{span.last}",
-            Text(left),
-            Text(right),
-            Text(targets),
+            *map(Text, (left, right, targets)),
         )
     return table
 
 
-def spans_of(batch: Batch, row: int, mask_id: int) -> list[Span]:
-    """The merged spans of a row, from left to right. Slot i of MLM and of SBO speak of the same token."""
+def spans_of(batch: Batch, row: int, mask_id: int) -> list[MaskedSpan]:
+    """Returns the spans of a row in order, adjacent ones merged. Slot i of MLM and of SBO is the same token."""
+    mlm_positions = batch["mlm_positions"][row]  # [M]
     slots = np.flatnonzero(batch["mlm_weights"][row])
+    if not len(slots):
+        return []
+    # Spans of two blocks are never adjacent: [SEP] and [CLS] are between them.
+    starts = np.flatnonzero(np.diff(mlm_positions[slots]) != 1) + 1
+    return [
+        _span_of_slots(batch, row, number, of_span, mask_id)
+        for number, of_span in enumerate(np.split(slots, starts), 1)
+    ]
+
+
+def _span_of_slots(batch: Batch, row: int, number: int, slots: np.ndarray, mask_id: int) -> MaskedSpan:
     positions = batch["mlm_positions"][row][slots]
-    runs = (
-        np.split(slots, np.flatnonzero(np.diff(positions) != 1) + 1) if len(slots) else []
-    )  # [CLS] and [SEP] part those of two blocks
-    spans = []
-    for number, run in enumerate(runs, 1):
-        places = batch["mlm_positions"][row][run]
-        original, seen = batch["mlm_targets"][row][run].tolist(), batch["tokens"][row][places].tolist()
-        targets = run[batch["sbo_weights"][row][run] > 0]
-        boundaries = (
-            tuple(int(batch[f"sbo_{side}"][row][targets[0]]) for side in ("left", "right")) if len(targets) else None
-        )
-        spans.append(
-            Span(
-                number,
-                int(places[0]),
-                int(places[-1]),
-                original,
-                seen,
-                fate_of(original, seen, mask_id),
-                boundaries,
-                batch["sbo_offset"][row][targets].tolist(),
-            )
-        )
-    return spans
+    original, seen = batch["mlm_targets"][row][slots].tolist(), batch["tokens"][row][positions].tolist()
+    sbo_slots = slots[batch["sbo_weights"][row][slots] > 0]
+    boundaries = None
+    if len(sbo_slots):
+        boundaries = int(batch["sbo_left"][row][sbo_slots[0]]), int(batch["sbo_right"][row][sbo_slots[0]])
+    return MaskedSpan(
+        number=number,
+        first=int(positions[0]),
+        last=int(positions[-1]),
+        original=original,
+        seen=seen,
+        replacement=replacement_of(original, seen, mask_id),
+        boundaries=boundaries,
+        offsets=batch["sbo_offset"][row][sbo_slots].tolist(),
+    )
 
 
-def fate_of(original: list[int], seen: list[int], mask_id: int) -> str:
-    """What became of the tokens of a span."""
-    fates = {
+def replacement_of(original: list[int], seen: list[int], mask_id: int) -> str:
+    """Returns what replaced the tokens of a span, a key of REPLACEMENTS."""
+    replacements = {
         "masked" if shown == mask_id else "kept" if shown == token else "random"
         for token, shown in zip(original, seen, strict=True)
     }
-    return fates.pop() if len(fates) == 1 else "mixed"
+    return replacements.pop() if len(replacements) == 1 else "mixed"
 
 
-def content_of(batch: Batch, rows: list[int]) -> np.ndarray:
-    """bool [rows, L]: places that hold text; not padding, [CLS] and [SEP], which are where positions start and segments or types end."""
-    segments, types = batch["segments"][rows], batch["token_types"][rows]
-    parts = np.pad(
+def text_positions(batch: Batch, rows: Sequence[int]) -> np.ndarray:
+    """Returns, as bool [rows, L], which positions are text: not padding, [CLS] or [SEP].
+
+    [CLS] is at position 0 of a block; [SEP] is the last token of a segment or type.
+    """
+    segments, types = batch["segments"][rows], batch["token_types"][rows]  # [rows, L]
+    numbers = np.pad(
         2 * segments + types, ((0, 0), (0, 1)), constant_values=-1
-    )  # one number a part that ends with a [SEP]
-    return (segments > 0) & (batch["positions"][rows] > 0) & (parts[:, 1:] == parts[:, :-1])
+    )  # [rows, L + 1]: change after each [SEP]
+    return (segments > 0) & (batch["positions"][rows] > 0) & (numbers[:, 1:] == numbers[:, :-1])
 
 
 def summary(batch: Batch, rows: Iterable[int], mask_id: int) -> str:
-    """One line on some rows together."""
+    """Returns one line of figures on some rows together."""
     rows = list(rows)
-    segments = batch["segments"][rows]
     spans = [span for row in rows for span in spans_of(batch, row, mask_id)]
-    fates = Counter(span.fate for span in spans)
-    tokens = int(content_of(batch, rows).sum())
-    masked, targets = (int(np.count_nonzero(batch[f"{kind}_weights"][rows])) for kind in ("mlm", "sbo"))
+    counts = Counter(span.replacement for span in spans)
+    by_replacement = ", ".join(f"{counts[name]} {name}" for name in REPLACEMENTS if counts[name])
+    tokens = int(text_positions(batch, rows).sum())
+    masked, targets = (int(np.count_nonzero(batch[f"{head}_weights"][rows])) for head in ("mlm", "sbo"))
     slots = batch["sbo_weights"][rows].size
-    told = ", ".join(f"{fates[fate]} {fate}" for fate in FATES if fates[fate])
     return (
-        f"{masked} of {tokens} tokens masked ({masked / max(tokens, 1):.1%}), {len(spans)} spans ({told or 'none'}),"
-        f" {targets} of {slots} SBO slots used, {np.mean(segments == 0):.1%} padding"
+        f"{masked} of {tokens} tokens masked ({masked / max(tokens, 1):.1%}), {len(spans)} spans"
+        f" ({by_replacement or 'none'}), {targets} of {slots} SBO slots used,"
+        f" {np.mean(batch['segments'][rows] == 0):.1%} padding"
     )

@@ -1,13 +1,17 @@
-"""The tokenised store: a corpus as files of token ids and tags, read a few rows at a time.
+"""The tokenised store: a corpus as files of token ids and tags, from which a few rows are read at a time.
 
-    index.json                    format, vocabulary, casing, special ids, kinds of tags, and what each split and shard holds
-    vocab.txt  tokenizer.json     the tokenizer
-    report.json                   what went into it, for a person (see preparation/report.py); only of prepared stores
-    train.counts                  int64 [V]: how often each token occurs in the split
-    train-00000.tokens ...        the shards; see shard.py
+    index.json                   format, vocabulary, casing, special ids, kinds of tags, and sizes of splits and shards
+    vocab.txt  tokenizer.json    the tokenizer
+    report.json                  statistics of the preparation (see preparation/report.py); only in prepared stores
+    train.counts                 int64 [V]: how often each token occurs in the split
+    train-00000.tokens ...       the shards; see shard.py
 
-Shards follow one another, in the order of the index, so a token has one address in its split: the number of tokens before it. Nothing is
-kept open for writing: a store is complete or it is not there.
+A token has one address in its split: the number of tokens before it, in all shards in the order of the index. A store
+appears complete or not at all, and is never changed.
+
+The files of a remote store (gs://, s3://, ...) are copied to this machine when they are first used, into a folder named
+by the content of the store: $XDG_CACHE_HOME/spanbert_jax/stores/... (or ~/.cache/...). A file appears there complete or
+not at all, and several processes may copy the same one at the same time.
 """
 
 import functools
@@ -15,12 +19,13 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from spanbert_jax.data import staging
 from spanbert_jax.data.shard import Shard, ShardWriter, shard_files, token_dtype
 from spanbert_jax.data.sources.paths import is_remote, open_bytes
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
@@ -29,16 +34,33 @@ from spanbert_jax.folders import new_folder
 
 FORMAT = 2
 SPLITS = ("train", "valid")
+COPY_BUFFER = 1 << 22  # bytes
+TOTALS = ("num_tokens", "num_sentences", "num_documents")
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing.
 
 
 def write_store(
-    folder, tokenizer: Tokenizer, documents: dict[str, Iterable[list[str]]], tagger=None, shard_documents: int = 1 << 20
-):
-    """Tokenise documents (lists of sentences) that are at hand, by split, into a new store at `folder`; files go through preparation/.
+    folder,
+    tokenizer: Tokenizer,
+    documents: Mapping[str, Iterable[list[str]]],
+    tagger=None,
+    shard_documents: int = 1 << 20,
+) -> None:
+    """Tokenises documents in memory into a new store; preparation/ does the same for files.
 
-    A shard is begun after each `shard_documents`. Sentences without a single token are left out, and documents without a sentence. The
-    store appears complete or not at all. Raises InputError when `folder` exists and is not an empty folder, cannot be written, or the
-    split "train" has no text.
+    Sentences without a token and documents without a sentence are left out. The store appears complete or not at all.
+
+    Args:
+      folder: the new store.
+      tokenizer: of the store.
+      documents: of each split, as lists of sentences.
+      tagger: a tagging.Tagger, or None for no tags.
+      shard_documents: documents in a shard.
+
+    Raises:
+      InputError: `folder` exists and is not an empty folder, it cannot be written, or the split "train" has no text.
     """
     with new_folder(Path(folder)) as temporary:
         shards = {
@@ -50,8 +72,8 @@ def write_store(
 
 def write_shards(
     folder: Path, split: str, tokenizer: Tokenizer, documents: Iterable[list[str]], tagger, shard_documents: int
-):
-    """Write the shards of a split, and yield each when it is finished."""
+) -> Iterator[Shard]:
+    """Writes the shards of a split, and yields each when it is finished."""
     documents = iter(documents)
     number = 0
     while (first := next(documents, None)) is not None:
@@ -68,28 +90,25 @@ def write_shards(
         number += 1
 
 
-def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: dict[str, Iterable[Shard]]) -> None:
-    """Write what makes a store of finished shards: the tokenizer, the counts, and at last index.json.
+def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: Mapping[str, Iterable[Shard]]) -> None:
+    """Makes a store of finished shards: writes the tokenizer, the counts, and finally index.json.
 
     Raises:
       InputError: the split "train" has no text.
     """
     splits = {}
-    for name, those in shards.items():
+    for name, shards_of_split in shards.items():
         counts, entries = np.zeros(tokenizer.vocab_size, np.int64), []
-        for shard in those:
+        for shard in shards_of_split:
             counts += shard.counts
             entries.append(shard.entry)
         if name == "train" and not entries:
             raise InputError(
                 "corpus: the training split holds no text that gives a single token;"
-                " look at data.source and data.valid_fraction"
+                " check data.source and data.valid_fraction"
             )
         counts.astype("<i8").tofile(folder / f"{name}.counts")
-        splits[name] = {
-            key: sum(entry[key] for entry in entries) for key in ("num_tokens", "num_sentences", "num_documents")
-        }
-        splits[name]["shards"] = entries
+        splits[name] = {key: sum(entry[key] for entry in entries) for key in TOTALS} | {"shards": entries}
     tokenizer.save(folder)
     index = {
         "format": FORMAT,
@@ -104,10 +123,15 @@ def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: dict[str, It
     (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
-def open_store(folder) -> "Store":
-    """Open the store at `folder`, a path or a URL (gs://...: its files come to this machine as they are used; see staging.py).
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading.
 
-    Raises InputError when there is none, or it is damaged or of another format.
+
+def open_store(folder) -> "Store":
+    """Opens the store at `folder`, a path or a URL (gs://...).
+
+    Raises:
+      InputError: there is no store, or it is damaged or has another format.
     """
     where = str(folder)
     try:
@@ -133,65 +157,92 @@ def open_store(folder) -> "Store":
 
 
 class Store:
-    """A tokenised corpus. `index` is the content of index.json, `fingerprint` (sha256 hex) changes with any token or tag of it.
+    """A tokenised corpus.
 
-    `folder` is on this machine: for a remote store, where its files are kept once they have come.
+    Attributes:
+      where: the path or URL.
+      folder: on this machine; of a remote store, the folder that its files are copied to.
+      index: the content of index.json.
+      fingerprint: sha256 (hex) of index.json, which changes with any token or tag.
+      vocab_size: V.
+      tokenizer_fingerprint: see Tokenizer.fingerprint.
     """
 
     def __init__(self, where: str, index: dict, fingerprint: str):
         self.where = where
-        self.folder = staging.cache_folder(fingerprint) if is_remote(where) else Path(where)
+        self.folder = cache_folder(fingerprint) if is_remote(where) else Path(where)
         self.index = index
         self.fingerprint = fingerprint
         self.vocab_size = index["vocab_size"]
         self.tokenizer_fingerprint = index["tokenizer_fingerprint"]
 
     def file(self, name: str, size: int | None = None) -> Path:
-        """A file of the store, on this machine. Raises InputError when it is missing or has not `size` bytes."""
+        """Returns the path of a file of the store on this machine.
+
+        Raises:
+          InputError: it is missing or has not `size` bytes.
+        """
         path = self.folder / name
         if is_remote(self.where):
-            staging.fetch(f"{self.where}/{name}", path)
-        found = path.stat().st_size if path.is_file() else None
-        if found is None or (size is not None and found != size):
-            state = "is missing" if found is None else f"has {found} bytes instead of {size}"
+            copy_to_cache(f"{self.where}/{name}", path)
+        actual_size = path.stat().st_size if path.is_file() else None
+        if actual_size is None or (size is not None and actual_size != size):
+            problem = "is missing" if actual_size is None else f"has {actual_size} bytes instead of {size}"
             if is_remote(self.where):
                 path.unlink(missing_ok=True)
-            raise InputError(f"store {self.where}: {name} {state}; make the store again with scripts/prepare_data.py")
+            raise InputError(f"store {self.where}: {name} {problem}; make the store again with scripts/prepare_data.py")
         return path
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer the store was made with. Raises InputError when the folder's vocab.txt is not it."""
+        """Returns the tokenizer that the store was made with.
+
+        Raises:
+          InputError: vocab.txt in the folder is not its vocabulary.
+        """
         tokenizer = load_tokenizer(str(self.file("vocab.txt")), "yes" if self.index["lowercase"] else "no")
         self.require(tokenizer)
         return tokenizer
 
     def require(self, tokenizer: Tokenizer) -> None:
-        """Raise InputError, naming both vocabularies, unless the store was made with this tokenizer."""
+        """Checks that the store was made with this tokenizer.
+
+        Raises:
+          InputError: it was not; names both vocabularies.
+        """
         if tokenizer.fingerprint == self.tokenizer_fingerprint:
             return
-        mine = describe(self.vocab_size, self.index["lowercase"], self.tokenizer_fingerprint)
-        other = describe(tokenizer.vocab_size, tokenizer.lowercase, tokenizer.fingerprint)
+        own = describe_vocabulary(self.vocab_size, self.index["lowercase"], self.tokenizer_fingerprint)
+        other = describe_vocabulary(tokenizer.vocab_size, tokenizer.lowercase, tokenizer.fingerprint)
         raise InputError(
-            f"store {self.where}: made with another vocabulary ({mine}) than the one asked for ({other});"
+            f"store {self.where}: made with another vocabulary ({own}) than the one asked for ({other});"
             " set data.vocab and data.lowercase to the store's, or make the store again"
         )
 
     def split(self, name: str) -> "Split":
-        """One split ("train", "valid"). Raises InputError when the store has none of that name, or its files are missing or cut."""
+        """Returns the split "train" or "valid".
+
+        Raises:
+          InputError: the store has no split of that name, or its files are missing or incomplete.
+        """
         if name not in self.index["splits"]:
             raise InputError(f"store {self.where}: no split {name!r}, it has {', '.join(self.index['splits'])}")
         return Split(self, name)
 
 
-def describe(vocab_size: int, lowercase: bool, fingerprint: str) -> str:
-    """A vocabulary in a few words, for messages."""
+def describe_vocabulary(vocab_size: int, lowercase: bool, fingerprint: str) -> str:
+    """Returns a short description for messages."""
     return f"{vocab_size} tokens, {'uncased' if lowercase else 'cased'}, sha256 {fingerprint[:12]}"
 
 
 class Split:
-    """One split of a store, read with `pread`: safe in threads, and resident memory does not grow with the corpus.
+    """A split of a store, read with `pread`: safe in threads, and resident memory does not grow with the corpus.
 
-    Of a local store all files are looked at here; those of a remote one come, and are looked at, when they are first used.
+    The files of a local store are checked when the split is opened, those of a remote one when they are first used.
+
+    Attributes:
+      store, name: the store, and which of its splits this is.
+      tag_kinds: kinds of tags in the store.
+      num_tokens, num_sentences, num_documents: sizes.
     """
 
     def __init__(self, store: Store, name: str):
@@ -199,19 +250,58 @@ class Split:
         self.store = store
         self.name = name
         self.tag_kinds = tuple(store.index["tags"])
-        self.num_tokens, self.num_sentences, self.num_documents = (
-            entry[key] for key in ("num_tokens", "num_sentences", "num_documents")
-        )
+        self.num_tokens, self.num_sentences, self.num_documents = (entry[key] for key in TOTALS)
         self._dtype = np.dtype(store.index["token_dtype"])
         self._shards = entry["shards"]
-        self._starts = np.cumsum([0] + [shard["num_tokens"] for shard in self._shards])  # [shards + 1] token addresses
+        self._starts = np.cumsum([0] + [shard["num_tokens"] for shard in self._shards])  # [shards + 1] addresses
         self._sizes = {f"{name}.counts": store.vocab_size * 8}
         for shard in self._shards:
             self._sizes |= shard_files(shard, self._dtype.itemsize, self.tag_kinds)
         if not is_remote(store.where):
             for file, size in self._sizes.items():
                 store.file(file, size)
-        self._open = functools.cache(lambda file: open(self._file(file), "rb", buffering=0))
+        self._open = functools.cache(lambda file: self._file(file).open("rb", buffering=0))
+
+    def sentence_offsets(self) -> np.ndarray:
+        """Returns the address of each sentence's first token, and the number of tokens: int64 [sentences + 1]."""
+        return self._offsets("sentences")
+
+    def document_offsets(self) -> np.ndarray:
+        """Returns the number of each document's first sentence, and the number of sentences: int64 [documents + 1]."""
+        return self._offsets("documents")
+
+    @property
+    def token_counts(self) -> np.ndarray:
+        """How often each token occurs in the split: int64 [V]."""
+        return np.fromfile(self._file(f"{self.name}.counts"), "<i8").astype(np.int64)
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Returns the ids of `count` tokens from address `start` on: uint16 or uint32 [count].
+
+        Raises:
+          IndexError: there are no such tokens.
+        """
+        width = self._dtype.itemsize
+        data = b"".join(
+            os.pread(self._open(f"{shard}.tokens").fileno(), width * size, width * first)
+            for shard, first, size in self._shard_intervals(start, count)
+        )
+        return np.frombuffer(data, self._dtype)
+
+    def tags(self, kind: str, start: int, count: int) -> np.ndarray:
+        """Returns whether each of `count` tokens from address `start` on has the tag: bool [count].
+
+        Raises:
+          IndexError: there are no such tokens.
+          KeyError: `kind` is not among `tag_kinds`.
+        """
+        bits = [np.zeros(0, np.uint8)]
+        for shard, first, size in self._shard_intervals(start, count):
+            first_byte, end_byte = first // 8, (first + size + 7) // 8
+            data = os.pread(self._open(f"{shard}.{kind}").fileno(), end_byte - first_byte, first_byte)
+            unpacked = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+            bits.append(unpacked[first - 8 * first_byte :][:size])
+        return np.concatenate(bits).astype(np.bool_)
 
     def _file(self, name: str) -> Path:
         return self.store.file(name, self._sizes[name])
@@ -220,46 +310,58 @@ class Split:
         counts = [np.fromfile(self._file(f"{shard['name']}.{kind}"), "<u4") for shard in self._shards]
         return np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]), dtype=np.int64)
 
-    def sentence_offsets(self) -> np.ndarray:
-        """int64 [sentences + 1]: address of each sentence's first token, and at the end the number of tokens."""
-        return self._offsets("sentences")
-
-    def document_offsets(self) -> np.ndarray:
-        """int64 [documents + 1]: index of each document's first sentence, and at the end the number of sentences."""
-        return self._offsets("documents")
-
-    @property
-    def token_counts(self) -> np.ndarray:
-        """int64 [V]: how often each token occurs in the split."""
-        return np.fromfile(self._file(f"{self.name}.counts"), "<i8").astype(np.int64)
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        """Ids of `count` tokens from address `start` on, uint16 or uint32 [count]. Raises IndexError outside the split."""
-        width = self._dtype.itemsize
-        parts = [
-            os.pread(self._open(f"{name}.tokens").fileno(), width * here, width * at)
-            for name, at, here in self._parts(start, count)
-        ]
-        return np.frombuffer(b"".join(parts), self._dtype)
-
-    def tags(self, kind: str, start: int, count: int) -> np.ndarray:
-        """Whether each of `count` tokens from address `start` on has the tag, bool [count].
-
-        Raises IndexError outside the split, KeyError for a kind that is not among `tag_kinds`.
+    def _shard_intervals(self, start: int, count: int) -> Iterator[tuple[str, int, int]]:
+        """Yields (name of the shard, first token in it, number of tokens) for each shard that has some of the
+        tokens.
         """
-        bits = [np.zeros(0, np.uint8)]
-        for name, at, here in self._parts(start, count):
-            first = at // 8
-            data = os.pread(self._open(f"{name}.{kind}").fileno(), (at + here + 7) // 8 - first, first)
-            bits.append(np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[at - 8 * first :][:here])
-        return np.concatenate(bits).astype(np.bool_)
-
-    def _parts(self, start: int, count: int):
-        """(shard, first token in it, tokens) for each shard that a run of tokens lies in."""
         if not 0 <= start <= start + count <= self.num_tokens:
             raise IndexError(f"tokens {start}..{start + count} of split {self.name!r}, which has {self.num_tokens}")
         shard = int(np.searchsorted(self._starts, start, "right")) - 1
         while count > 0:
-            here = min(count, int(self._starts[shard + 1]) - start)
-            yield self._shards[shard]["name"], start - int(self._starts[shard]), here
-            start, count, shard = start + here, count - here, shard + 1
+            size = min(count, int(self._starts[shard + 1]) - start)
+            yield self._shards[shard]["name"], start - int(self._starts[shard]), size
+            start, count, shard = start + size, count - size, shard + 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Copies of remote stores.
+
+
+def cache_folder(fingerprint: str) -> Path:
+    """Returns the folder for the files of the remote store with this fingerprint; makes it if needed.
+
+    Raises:
+      InputError: it cannot be made.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "spanbert_jax" / "stores" / fingerprint[:32]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot make this folder for a remote store ({error.strerror});"
+            " set XDG_CACHE_HOME to another folder"
+        ) from error
+    return folder
+
+
+def copy_to_cache(url: str, path: Path) -> None:
+    """Copies a file to `path`, unless it exists.
+
+    Raises:
+      InputError: it cannot be read or written.
+    """
+    if path.is_file():
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open_bytes(url) as source, open(temporary, "wb") as target:
+            shutil.copyfileobj(source, target, COPY_BUFFER)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write it ({error.strerror or error});"
+            " free some space, or set XDG_CACHE_HOME to another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

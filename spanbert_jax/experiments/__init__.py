@@ -1,1 +1,1 @@
-"""Runs side by side, and what they cost: loss curves, benchmarks."""
+"""Comparison of runs, and benchmarks."""

@@ -1,8 +1,9 @@
-"""Benchmarks: figures, not tests. Each suite is a function () -> dict of figures, the unit in the name.
+"""Benchmarks. A suite is a function that returns {name of a figure, with its unit: number}; "prepare" takes a source.
 
-pipeline    masked rows out of the input pipeline, seek time, and memory against the size of the corpus
-prepare     scripts/prepare_data.py beside bare tokenisation; see preparation_speed.py
-train_step  the whole update, and beside it that of BertForMaskedLM in torch, in turns, so that a drifting machine treats both alike
+pipeline    masked rows from the input pipeline, seek time, and memory against the size of the corpus
+prepare     scripts/prepare_data.py compared with bare tokenisation; see preparation_speed.py
+train_step  the whole train step and that of BertForMaskedLM in torch, in turns, so that changes in the speed of the
+            machine affect both
 """
 
 import itertools
@@ -15,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import base
-from spanbert_jax.data.batches import Feed, slots_of
+from spanbert_jax.configs import base
+from spanbert_jax.data.batches import Feed
 from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.sources import EMBEDDED, find_units
 from spanbert_jax.data.store import Store, open_store, write_store
@@ -24,14 +25,14 @@ from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.devices import measured_matmul_flops
 from spanbert_jax.experiments.preparation_speed import preparation
 from spanbert_jax.training import sharding
-from spanbert_jax.training.program import build_program
+from spanbert_jax.training.pretraining import pretraining_program
 
 TOKENIZER = load_tokenizer("cased", "auto")
-UPDATES_A_TURN = 2
+STEPS_PER_TURN = 2
 
 
 def embedded_store(folder: Path, copies: int) -> Store:
-    """A store of the embedded corpus so many times over."""
+    """Writes a store of `copies` copies of the embedded corpus, and opens it."""
     train, valid = find_units(EMBEDDED, "", "", "", "blank")
     documents = {
         "train": itertools.chain.from_iterable(train.documents() for _ in range(copies)),
@@ -42,16 +43,16 @@ def embedded_store(folder: Path, copies: int) -> Store:
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM now."""
+    """Returns the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
 def pipeline() -> dict:
-    """Rows of 512 tokens with MLM and SBO slots, batches of 256, from a corpus of 1 and of 16 million tokens."""
+    """Measures rows of 512 tokens with MLM and SBO slots in batches of 256, from corpora of 1 and 16 million tokens."""
     config = base.get_config()
     config.data.max_blocks_per_row = 8
-    figures = {"seq_len": config.seq_len, "batch_size": config.batch_size}
+    figures: dict[str, float] = {"seq_len": config.seq_len, "batch_size": config.batch_size}
     with tempfile.TemporaryDirectory() as folder:
         for copies in (1, 16):
             store = embedded_store(Path(folder) / str(copies), copies)
@@ -76,25 +77,29 @@ def _tokens_per_second(batches, config, number: int) -> float:
 
 
 def train_step() -> dict:
-    """4 layers x 512, L=128, B=16, float32, dropout 0.1, 28,996 tokens: MLM and SBO here, MLM alone in torch (left out where it is missing)."""
+    """Measures 4 layers of width 512, L = 128, B = 16, float32, dropout 0.1, 28,996 tokens in the vocabulary.
+
+    This project trains MLM and SBO, torch MLM alone; torch is left out if it is not installed.
+    """
     config = base.get_config()
     config.update(dict(seq_len=128, batch_size=16))
     config.data.max_blocks_per_row = 1
     config.model.update(dict(layers=4, width=512, heads=8, mlp_width=2048, dtype="float32", scan_unroll=4))
-    ours, flops = _our_update(config)
+    ours, flops = _our_step(config)
     contenders = {"ours": ours}
-    figures = {"flops_per_step": flops}
-    theirs = _torch_update(config)
+    figures: dict[str, float] = {"flops_per_step": flops}
+    theirs = _torch_step(config)
     if theirs is not None:
         contenders["torch_bert_mlm"] = theirs
-    peak, seconds = [], {name: [] for name in contenders}
-    for turn in range(6):
-        for name, update in contenders.items():
-            update()  # not counted: it warms up, and the threads of the one before it may still be spinning
+    peak: list[float] = []
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(6):
+        for name, step in contenders.items():
+            step()  # not counted: it warms up, and threads of the other contender may still be spinning
             began = time.perf_counter()
-            for _ in range(UPDATES_A_TURN):
-                update()
-            seconds[name].append((time.perf_counter() - began) / UPDATES_A_TURN)
+            for _ in range(STEPS_PER_TURN):
+                step()
+            seconds[name].append((time.perf_counter() - began) / STEPS_PER_TURN)
         peak.append(measured_matmul_flops())
     tokens = config.batch_size * config.seq_len
     for name, times in seconds.items():
@@ -107,24 +112,28 @@ def train_step() -> dict:
     return figures
 
 
-def _our_update(config) -> tuple[Callable[[], None], int]:
-    """(one update of the pretraining step on a real batch, its floating-point operations)."""
+def _our_step(config) -> tuple[Callable[[], None], int]:
+    """Returns a function that does one pretraining step on a real batch, and its floating-point operations."""
     with tempfile.TemporaryDirectory() as folder:
         store = embedded_store(Path(folder) / "store", 1)
         batch = next(Feed(config, Mixture([store]), TOKENIZER).training(0))
     mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
-    program = build_program(config, mesh, TOKENIZER.vocab_size, slots_of(config))
-    holder = [program.init(None)]
+    program = pretraining_program(config, mesh, TOKENIZER.vocab_size)
+    state = program.init(None)
 
-    def update():
-        holder[0], metrics = program.train_step(holder[0], sharding.put_batch(mesh, batch))
-        jax.block_until_ready((holder[0], metrics))
+    def step():
+        nonlocal state
+        state, metrics = program.train_step(state, program.put(batch))
+        jax.block_until_ready((state, metrics))
 
-    return update, program.flops_per_step
+    return step, program.flops_per_step
 
 
-def _torch_update(config) -> Callable[[], None] | None:
-    """One update of Hugging Face's BertForMaskedLM of the same size with AdamW, or None without torch and transformers."""
+def _torch_step(config) -> Callable[[], None] | None:
+    """Returns a function that does one AdamW step of Hugging Face's BertForMaskedLM of the same size.
+
+    Returns None if torch or transformers is not installed.
+    """
     try:
         import torch
         import transformers
@@ -146,13 +155,13 @@ def _torch_update(config) -> Callable[[], None] | None:
     tokens = torch.tensor(rng.integers(1000, TOKENIZER.vocab_size, (config.batch_size, config.seq_len)))
     labels = torch.where(torch.tensor(rng.random(tokens.shape) < 0.15), tokens, -100)
 
-    def update():
+    def step():
         optimizer.zero_grad()
         model(input_ids=tokens, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    return update
+    return step
 
 
-SUITES = {"pipeline": pipeline, "prepare": preparation, "train_step": train_step}
+SUITES: dict[str, Callable[..., dict]] = {"pipeline": pipeline, "prepare": preparation, "train_step": train_step}

@@ -1,4 +1,4 @@
-"""How quick preparation is beside bare tokenisation of the same lines, in turns, and how much memory it takes."""
+"""Speed of preparation compared with bare tokenisation of the same lines, and the memory that it takes."""
 
 import statistics
 import subprocess
@@ -15,58 +15,62 @@ from spanbert_jax.data.store import open_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 
 COPIES = 12  # of the embedded corpus, about 60 MB
-LINES = 10_000  # that the bare tokeniser is given at a time
-TURNS = 3
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
+LINES_PER_CALL = 10_000  # of the bare tokeniser
+TURNS = 3  # measurements of each contender, alternating so that a drifting machine affects both alike
+COMMAND = [sys.executable, "-c", "from spanbert_jax import commands; commands.main()", "prepare_data"]
 
 
 def preparation(source: str) -> dict:
-    """scripts/prepare_data.py, from its start to its end, with a process a core and no cleaning; and `encode_batch` of Hugging Face's
-    tokenizers, which uses all cores too, on the same lines in memory. `source`: files, or "embedded" for COPIES of that.
+    """Measures scripts/prepare_data.py against `encode_batch` of Hugging Face's tokenizers.
+
+    The script is measured as a process from start to end, with one worker per core and without cleaning.
+    `encode_batch`, which uses all cores as well, reads the same lines from memory.
+
+    Args:
+      source: text files, or "embedded" for COPIES copies of the embedded corpus.
+
+    Returns:
+      Figures by name, the unit in the name.
     """
     with tempfile.TemporaryDirectory() as folder:
         if source == EMBEDDED:
             source = f"{folder}/text/*.txt"
             write_copies(Path(folder) / "text")
-        lines = [
-            line
-            for unit in find_units(source, "text", "train", "", "blank")
-            for document in unit.documents()
-            for line in document
-        ]
+        units = find_units(source, "text", "train", "", "blank")
+        lines = [line for unit in units for document in unit.documents() for line in document]
         tokenizer = bare_tokenizer(folder)
-        seconds, peaks = {"prepare": [], "bare": []}, []
+        seconds: dict[str, list[float]] = {"prepare": [], "bare": []}
+        peaks = []
         for turn in range(TURNS):
             for name in sorted(seconds, reverse=bool(turn % 2)):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 if name == "bare":
-                    for start in range(0, len(lines), LINES):
-                        tokenizer.encode_batch(lines[start : start + LINES], add_special_tokens=False)
+                    for first in range(0, len(lines), LINES_PER_CALL):
+                        tokenizer.encode_batch(lines[first : first + LINES_PER_CALL], add_special_tokens=False)
                 else:
                     peaks.append(run_script(source, f"{folder}/store-{turn}"))
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - start)
         tokens = sum(split["num_tokens"] for split in open_store(f"{folder}/store-0").index["splits"].values())
+    ratios = [bare / prepare for bare, prepare in zip(seconds["bare"], seconds["prepare"])]
     return {
         "characters": sum(map(len, lines)),
         "lines": len(lines),
         "tokens": tokens,
         "prepare_tokens_per_second": round(tokens / statistics.median(seconds["prepare"])),
         "bare_tokens_per_second": round(tokens / statistics.median(seconds["bare"])),
-        "speed_against_bare": round(
-            statistics.median(bare / ours for bare, ours in zip(seconds["bare"], seconds["prepare"])), 3
-        ),
+        "speed_against_bare": round(statistics.median(ratios), 3),
         "peak_resident_bytes": max(peaks),
     }
 
 
 def bare_tokenizer(folder: str) -> Tokenizer:
-    """The tokenizer of the default vocabulary as any user of Hugging Face's library would load it."""
+    """Returns the tokenizer of the default vocabulary, loaded with Hugging Face's library alone."""
     load_tokenizer("cased", "auto").save(folder)
     return Tokenizer.from_file(f"{folder}/tokenizer.json")
 
 
 def write_copies(folder: Path) -> None:
-    """The embedded corpus as COPIES files."""
+    """Writes the embedded corpus into COPIES files."""
     documents = [document for unit in find_units(EMBEDDED, "", "", "", "blank") for document in unit.documents()]
     folder.mkdir()
     text = "\n\n".join("\n".join(document) for document in documents)
@@ -75,27 +79,31 @@ def write_copies(folder: Path) -> None:
 
 
 def run_script(source: str, output: str) -> int:
-    """Makes a store; returns the most memory that the script and its workers had at a time, bytes (what they share counts for each)."""
-    command = [sys.executable, str(SCRIPT), f"--input={source}", f"--output={output}", "--valid_fraction=0"]
+    """Makes a store with the script.
+
+    Returns:
+      The peak of the resident memory of the script and its workers together, in bytes; shared memory counts for each.
+    """
+    command = [*COMMAND, f"--input={source}", f"--output={output}", "--valid_fraction=0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak, ended = [0], threading.Event()
+    samples, has_ended = [0], threading.Event()
 
-    def watch():
-        while not ended.wait(0.05):
-            peak[0] = max(peak[0], resident_bytes_of_tree(process.pid))
+    def sample_memory() -> None:
+        while not has_ended.wait(0.05):
+            samples.append(resident_bytes_of_tree(process.pid))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    sampler = threading.Thread(target=sample_memory)
+    sampler.start()
     code = process.wait()
-    ended.set()
-    watcher.join()
+    has_ended.set()
+    sampler.join()
     if code:
         raise subprocess.CalledProcessError(code, command)
-    return peak[0]
+    return max(samples)
 
 
 def resident_bytes_of_tree(pid: int) -> int:
-    """Memory in RAM of a process and all its descendants; 0 for one that has ended."""
+    """Returns the resident memory of a process and all its descendants, in bytes; 0 for a process that has ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         children = [

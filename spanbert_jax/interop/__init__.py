@@ -1,1 +1,4 @@
-"""Weights in and out: names and layouts of other libraries. Parameters are numpy arrays by path; only stablehlo.py needs jax."""
+"""Import and export of weights: names and layouts of other libraries.
+
+Parameters are numpy arrays by path; only stablehlo.py needs jax.
+"""

@@ -1,4 +1,4 @@
-"""Hugging Face's folders: written so that transformers' Auto classes load them as they are, and their config.json read."""
+"""Hugging Face's folders: writes ones that transformers' Auto classes load, and reads their config.json."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from safetensors.numpy import save_file
 
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import new_folder
-from spanbert_jax.interop.names import SBO, Shapes, Weights, to_theirs
+from spanbert_jax.folders import atomic_folder
+from spanbert_jax.interop.names import Shapes, Weights, encoder_differences, exportable, head_prefixes, to_theirs
+from spanbert_jax.objectives import OBJECTIVES, Objective
 
-SBO_FILE = "sbo_head.safetensors"
-# config.model's keys -> theirs, with what theirs means when a config.json of BERT leaves it out.
+# Key of config.model -> theirs, and the default of theirs where a config.json may leave it out.
 MODEL_KEYS = {
     "layers": ("num_hidden_layers", None),
     "width": ("hidden_size", None),
@@ -23,7 +23,7 @@ MODEL_KEYS = {
     "init_std": ("initializer_range", 0.02),
     "norm_eps": ("layer_norm_eps", 1e-12),
 }
-# What a model of another kind says of itself, and what ours is.
+# Keys of a config.json that identify a BERT encoder such as ours.
 KIND = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 
 USE = """```python
@@ -38,60 +38,76 @@ POOLER = {
     False: ", add_pooling_layer=False)     # no pooler was trained",
     True: ")                              # its pooler was trained for next sentence prediction",
 }
-SBO_USE = """
-`sbo_head.safetensors` is the span boundary head, which transformers has no class for. With the hidden states x, y of the tokens
-{boundaries} a span and the embedding p of a place k in it (`position_embeddings`, from 0): `linear1(concat(x, y, p))`, GeLU,
-`layer_norm1`, `linear2`, GeLU, `layer_norm2`, then the product with the word embeddings plus `bias` scores what stands at place k.
-"""
-BOUNDARIES = {"external": "just before and just after", "internal": "that are first and last of"}  # masking.boundaries
 
 
-def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokenizer, card: str) -> None:
-    """Writes a new folder that AutoModel, AutoModelForMaskedLM and AutoTokenizer load, with the SBO head in a file beside the model.
+def head_file(name: str) -> str:
+    """Returns the name of the file of an objective's head that transformers has no class for."""
+    return f"{name}_head.safetensors"
+
+
+def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokenizer, card: str) -> list[str]:
+    """Writes a new folder that transformers' Auto classes load.
+
+    Heads that transformers has no class for are written to separate files.
 
     Args:
+      folder: to make.
       params: ours, by path; written as float32.
       config: the whole config of the run.
+      tokenizer: of the run.
       card: text of README.md.
 
+    Returns:
+      The names of the heads that are left out, since the format has no names for them.
+
     Raises:
-      InputError: the folder exists, or cannot be written.
+      InputError: the format has no counterpart for the encoder, or the folder exists or cannot be written.
     """
-    theirs = to_theirs(params)
-    files = {
-        "model.safetensors": {name: array for name, array in theirs.items() if not name.startswith(SBO)},
-        SBO_FILE: {name: array for name, array in theirs.items() if name.startswith(SBO)},
-    }
-    with new_folder(folder) as temporary:
+    params, left_out = exportable(params, config, "transformers' BERT")
+    theirs, prefixes = to_theirs(params), head_prefixes()
+    beside = {o.name: tuple(prefixes[o.name]) for o in OBJECTIVES.values() if o.exported and not o.transformers_class}
+    files: dict[str, Weights] = {name: {} for name in (*map(head_file, beside), "model.safetensors")}
+    for key, array in theirs.items():
+        head = next((name for name, prefix in beside.items() if key.startswith(prefix)), None)
+        files[head_file(head) if head else "model.safetensors"][key] = array
+    with atomic_folder(folder) as temporary:
         for name, tensors in files.items():
             if tensors:
                 write_tensors(temporary / name, tensors)
         write_description(temporary, {path: array.shape for path, array in params.items()}, config, tokenizer)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+    return left_out
 
 
 def write_description(folder: Path, shapes: Shapes, config, tokenizer: Tokenizer) -> None:
-    """Writes config.json of a model with parameters of these shapes, and the tokenizer with all that AutoTokenizer reads."""
-    texts = {
-        "config.json": model_config(shapes, config, tokenizer),
-        "tokenizer_config.json": tokenizer_config(config, tokenizer),
-        "special_tokens_map.json": special_tokens(),
-    }
+    """Writes the tokenizer with all files that AutoTokenizer reads, and the config.json of a model.
+
+    An encoder that is not BERT's gets no config.json.
+
+    Args:
+      folder: to write to.
+      shapes: of the model's parameters, by path.
+      config: the whole config of the run.
+      tokenizer: of the run.
+    """
+    texts = {"tokenizer_config.json": tokenizer_config(config, tokenizer), "special_tokens_map.json": special_tokens()}
+    if not encoder_differences(config):
+        texts["config.json"] = model_config(shapes, config, tokenizer)
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
 
 
 def write_tensors(path: Path, tensors: Weights) -> None:
-    """A new file of safetensors, as readable as any other new file: safetensors itself makes private ones."""
+    """Writes a new file of safetensors with the usual permissions; safetensors itself makes private files."""
     path.touch()
     mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})  # transformers asks for that mark
+    save_file(tensors, path, metadata={"format": "pt"})  # which transformers requires
     path.chmod(mode)
 
 
 def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
-    """config.json of a model with parameters of these shapes, by path."""
+    """Returns the config.json of a model with parameters of these shapes, by path."""
     return (
         KIND
         | {theirs: config.model[ours] for ours, (theirs, _) in MODEL_KEYS.items()}
@@ -102,32 +118,41 @@ def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
             "pad_token_id": tokenizer.pad_id,
             "tie_word_embeddings": True,
             "torch_dtype": "float32",
-            "sbo_boundaries": config.masking.boundaries,  # of SBO_FILE; transformers does not read it
+            **{key: value for o in heads_of(shapes) for key, value in o.settings(config).items()},
         }
     )
 
 
+def heads_of(shapes: Shapes) -> list[Objective]:
+    """Returns the objectives whose heads a model with parameters of these shapes has."""
+    return [o for o in OBJECTIVES.values() if any(path.startswith(f"{o.name}/") for path in shapes)]
+
+
 def usage(shapes: Shapes, config, tokenizer: Tokenizer) -> str:
-    """How to use the folder, for its README.md."""
-    tokens = "uncased" if tokenizer.lowercase else "cased"
-    sbo = SBO_USE.format(boundaries=BOUNDARIES[config.masking.boundaries]) if "sbo/bias" in shapes else ""
-    return USE.format(casing=tokens, pooler=POOLER["nsp/output/bias" in shapes]) + sbo
+    """Returns the usage section of the folder's README.md."""
+    heads = heads_of(shapes)
+    pooler = any(name.startswith("bert.pooler") for o in heads for name in o.exported.values())
+    casing = "uncased" if tokenizer.lowercase else "cased"
+    return USE.format(casing=casing, pooler=POOLER[pooler]) + "".join(o.usage(config) for o in heads)
 
 
 def architecture(shapes: Shapes) -> str:
-    """The class of transformers that has the heads of a model, but for the SBO head, which none has."""
-    if "mlm/bias" not in shapes:
-        return "BertModel"
-    return "BertForPreTraining" if "nsp/output/bias" in shapes else "BertForMaskedLM"
+    """Returns the class of transformers that has the most heads of a model."""
+    classes = [o.transformers_class for o in heads_of(shapes) if o.transformers_class]
+    return classes[-1] if classes else "BertModel"
 
 
 def special_tokens() -> dict[str, str]:
-    """{"pad_token": "[PAD]", ...}"""
+    """Returns {"pad_token": "[PAD]", ...}."""
     return {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
 
 
 def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
-    """tokenizer_config.json. It must say do_lower_case: transformers takes silence for yes, of a cased vocabulary too (reference 6.3)."""
+    """Returns the content of tokenizer_config.json.
+
+    It always sets do_lower_case, since transformers lower-cases by default, even with a cased vocabulary
+    (docs/original.md 6.3).
+    """
     return special_tokens() | {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": tokenizer.lowercase,
@@ -138,7 +163,7 @@ def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
 
 
 def read_config(path: Path) -> dict:
-    """The config.json of a model.
+    """Returns the config.json of a model.
 
     Raises:
       InputError: it cannot be read.
@@ -153,19 +178,15 @@ def read_config(path: Path) -> dict:
 
 
 def model_fields(hf_config: dict, source: str) -> dict:
-    """{"layers": 12, ...}: the keys of config.model that a config.json decides.
+    """Returns {"layers": 12, ...}: the keys of config.model that a config.json determines.
 
     Raises:
-      InputError: it is of a model that is no BERT, or leaves out a size.
+      InputError: the config is not of a BERT encoder, or lacks a size.
     """
-    other = [
-        f"{key} is {hf_config[key]!r}, must be {value!r}"
-        for key, value in KIND.items()
-        if hf_config.get(key, value) != value
-    ]
-    other += [
-        f"{theirs} is missing" for theirs, default in MODEL_KEYS.values() if default is None and theirs not in hf_config
-    ]
-    if other:
-        raise InputError(f"{source}: not the config of a BERT encoder: {'; '.join(other)}")
+    differing = [key for key, value in KIND.items() if hf_config.get(key, value) != value]
+    problems = [f"{key} is {hf_config[key]!r}, must be {KIND[key]!r}" for key in differing]
+    required = [theirs for theirs, default in MODEL_KEYS.values() if default is None]
+    problems += [f"{theirs} is missing" for theirs in required if theirs not in hf_config]
+    if problems:
+        raise InputError(f"{source}: not the config of a BERT encoder: {'; '.join(problems)}")
     return {ours: hf_config.get(theirs, default) for ours, (theirs, default) in MODEL_KEYS.items()}

@@ -1,6 +1,8 @@
-"""The model card of an exported run: what it is, how to use it, and what it was trained on, how, and with what result."""
+"""The model card of an exported run: its use, training data, config and metrics."""
 
 import math
+
+from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import Tokenizer
@@ -17,8 +19,9 @@ tags:
 
 # {name}
 
-A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {layers} layers of width {width} with {heads} heads,
-{number:,} parameters, {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens. Weights of update {step:,} of {total:,}.
+A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {layers} layers of width {width} with
+{heads} heads, {number:,} parameters, {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens.
+Weights after step {step:,} of {total:,}.
 
 ## Use
 
@@ -27,11 +30,11 @@ A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {lay
 
 {data}
 
-Not known to this card, to be filled in before it is published: the language of the text and its licence.
+To be added before publication: the language of the text and its licence, which are not recorded in the run.
 
 ## Training
 
-{tokens:,} positions a step, padding included; {seen:,} in all. The config, every knob of which `configs/base.py` explains:
+{tokens:,} positions per step, padding included; {seen:,} in total. The config, whose keys `configs/base.py` explains:
 
 ```json
 {config}
@@ -39,7 +42,7 @@ Not known to this card, to be filled in before it is published: the language of 
 
 ## Metrics
 
-Losses in nats a target; `eval/` is held-out text with masks that never change.
+Losses are in nats per target; `eval/` is held-out text with masks that are always the same.
 
 | metric | step | value |
 |---|---|---|
@@ -48,7 +51,7 @@ Losses in nats a target; `eval/` is held-out text with masks that never change.
 
 
 def model_card(
-    config,
+    config: ConfigDict,
     shapes: Shapes,
     tokenizer: Tokenizer,
     step: int,
@@ -57,20 +60,21 @@ def model_card(
     library: str,
     use: str,
 ) -> str:
-    """README.md of an export.
+    """Returns the README.md of an export.
 
     Args:
-      config: the whole config of the run.
+      config: the complete config of the run.
       shapes: of the parameters, by path.
-      step: updates done.
-      splits: {"train": {"num_tokens", "num_documents"}, ...} of the store, None if it is not at hand.
+      tokenizer: of the run.
+      step: number of train steps done.
+      splits: {"train": {"num_tokens", "num_documents"}, ...} of the store; None if the store is missing.
       metrics: lines of metrics.jsonl to show, each with its "step".
-      library: that reads the format, by its name on the Hugging Face hub.
-      use: how to read it, in Markdown.
+      library: name, on the Hugging Face hub, of the library that reads the format.
+      use: how to load the export, in Markdown.
     """
     model = config.model
     source = config.data.store or config.data.source
-    data = [f"Source: `{source}`{', the text that spanbert_jax brings along' if source == 'embedded' else ''}."]
+    data = [f"Source: `{source}`{', the corpus included in spanbert_jax' if source == 'embedded' else ''}."]
     data += [
         f"- {name}: {split['num_tokens']:,} WordPiece tokens in {split['num_documents']:,} documents"
         for name, split in (splits or {}).items()

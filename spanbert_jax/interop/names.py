@@ -1,7 +1,8 @@
-"""The one table of parameter names: ours beside those that Hugging Face's BERT and the original SpanBERT share. Read in both directions.
+"""Names of parameters: maps ours to those that Hugging Face's BERT and the original SpanBERT share, and back.
 
-Ours are paths into the parameter tree, layers stacked on a leading axis. Theirs are PyTorch's: one tensor a layer, Linear weights
-[out, in], attention heads flattened. The original (reference 7.2) prefixes "decoder." and calls a LayerNorm's pair gamma and beta.
+Ours are paths into the parameter tree, with layers stacked on a leading axis. Theirs are PyTorch's: one tensor per
+layer, Linear weights [out, in], attention heads flattened. The objectives give the names of heads. The original
+(docs/original.md 7.2) adds the prefix "decoder." and calls the parameters of a LayerNorm gamma and beta.
 """
 
 import math
@@ -9,130 +10,171 @@ import math
 import ml_dtypes
 import numpy as np
 
-MLM, SBO, NSP, POOLER = "cls.predictions", "cls.pair_target_predictions", "cls.seq_relationship", "bert.pooler"
-LAYER = "bert.encoder.layer.{}"
+from spanbert_jax.errors import InputError
+from spanbert_jax.objectives import OBJECTIVES
 
-# Module by module: a module of ours -> a module of theirs. What is in it follows from its kind.
-LINEAR = {
+LAYER = "bert.encoder.layer.{}"
+WORD = "bert.embeddings.word_embeddings.weight"
+
+# Our path of a module of the encoder, or of a parameter outside modules -> their name.
+ENCODER = {
+    "encoder/embeddings/word": WORD,
+    "encoder/embeddings/position": "bert.embeddings.position_embeddings.weight",
+    "encoder/embeddings/token_type": "bert.embeddings.token_type_embeddings.weight",
+    "encoder/embeddings/norm": "bert.embeddings.LayerNorm",
     "encoder/layers/attention/query": f"{LAYER}.attention.self.query",
     "encoder/layers/attention/key": f"{LAYER}.attention.self.key",
     "encoder/layers/attention/value": f"{LAYER}.attention.self.value",
     "encoder/layers/attention/output": f"{LAYER}.attention.output.dense",
+    "encoder/layers/attention/norm": f"{LAYER}.attention.output.LayerNorm",
     "encoder/layers/mlp/hidden": f"{LAYER}.intermediate.dense",
     "encoder/layers/mlp/output": f"{LAYER}.output.dense",
-    "mlm/transform": f"{MLM}.transform.dense",
-    "sbo/linear1": f"{SBO}.mlp_layer_norm.linear1",
-    "sbo/linear2": f"{SBO}.mlp_layer_norm.linear2",
-    "nsp/pooler": f"{POOLER}.dense",
-    "nsp/output": NSP,
-}
-NORM = {
-    "encoder/embeddings/norm": "bert.embeddings.LayerNorm",
-    "encoder/layers/attention/norm": f"{LAYER}.attention.output.LayerNorm",
     "encoder/layers/mlp/norm": f"{LAYER}.output.LayerNorm",
-    "mlm/norm": f"{MLM}.transform.LayerNorm",
-    "sbo/norm1": f"{SBO}.mlp_layer_norm.layer_norm1",
-    "sbo/norm2": f"{SBO}.mlp_layer_norm.layer_norm2",
 }
-TABLE = {
-    "encoder/embeddings/word": "bert.embeddings.word_embeddings.weight",
-    "encoder/embeddings/position": "bert.embeddings.position_embeddings.weight",
-    "encoder/embeddings/token_type": "bert.embeddings.token_type_embeddings.weight",
-    "mlm/bias": f"{MLM}.bias",
-    "sbo/bias": f"{SBO}.bias",
-    "sbo/positions": f"{SBO}.position_embeddings.weight",
-}
-TABLE |= {
-    f"{ours}/{leaf}": f"{theirs}.{name}"
-    for ours, theirs in LINEAR.items()
-    for leaf, name in (("kernel", "weight"), ("bias", "bias"))
-}
-TABLE |= {
-    f"{ours}/{leaf}": f"{theirs}.{name}"
-    for ours, theirs in NORM.items()
-    for leaf, name in (("scale", "weight"), ("bias", "bias"))
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}  # parameters of a module
+# The values of config.model that make an encoder BERT's.
+BERT = {
+    "norm": "layer",
+    "norm_placement": "post",
+    "positions": "learned",
+    "feed_forward": "gelu",
+    "attention_pattern": "global",
+    "bias": True,
 }
 
 Weights = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
 
+def name_of(path: str) -> str | None:
+    """Returns their name of our parameter, with {} for the number of the layer; None if they have no name for it."""
+    names = ENCODER | {f"{o.name}/{ours}": theirs for o in OBJECTIVES.values() for ours, theirs in o.exported.items()}
+    if path in names:
+        return names[path]
+    module, _, leaf = path.rpartition("/")
+    return f"{names[module]}.{LEAVES[leaf]}" if module in names and leaf in LEAVES else None
+
+
+def encoder_differences(config) -> list[str]:
+    """Returns the settings of a config's encoder that differ from BERT's, one text each."""
+    return [f"model.{key} is {config.model[key]!r}" for key, value in BERT.items() if config.model[key] != value]
+
+
+def exportable(params: Weights, config, format: str) -> tuple[Weights, list[str]]:
+    """Returns the parameters that have names in a format, and the heads that have none.
+
+    Raises:
+      InputError: the encoder is not BERT's, so the format has no counterpart for it.
+    """
+    if other := encoder_differences(config):
+        raise InputError(f"{format} has no counterpart for this encoder: {', '.join(other)}; --format=stablehlo has")
+    named = {path: array for path, array in params.items() if name_of(path) is not None}
+    return named, sorted({path.split("/")[0] for path in params} - {path.split("/")[0] for path in named})
+
+
+def head_prefixes() -> dict[str, set[str]]:
+    """Returns the prefixes of their names, such as "cls.predictions.", of each objective's head."""
+    return {
+        o.name: {".".join(name.split(".")[:2]) + "." for name in o.exported.values()}
+        for o in OBJECTIVES.values()
+        if o.exported
+    }
+
+
+def tied_heads() -> list[str]:
+    """Returns the names, without leaf, of the heads with a vocabulary bias, which are tied to the word embeddings."""
+    return [o.exported["bias"].removesuffix(".bias") for o in OBJECTIVES.values() if "bias" in o.exported]
+
+
 def to_theirs(params: Weights) -> Weights:
-    """Parameters by path of ours -> tensors by name of theirs."""
+    """Converts parameters by our paths, as exportable returns them, to tensors by their names."""
     theirs = {}
     for path, array in params.items():
         shape = _their_shape(path, array.shape)
-        for name, part in zip(_names(path, array.shape), array if "{}" in TABLE[path] else [array]):
-            theirs[name] = np.ascontiguousarray(
-                part.reshape(shape[::-1]).T if path.endswith("/kernel") else part.reshape(shape)
-            )
+        for name, layer in zip(_names(path, array.shape), array if _is_stacked(path) else [array]):
+            layer = layer.reshape(shape[::-1]).T if path.endswith("/kernel") else layer.reshape(shape)
+            theirs[name] = np.ascontiguousarray(layer)
     return theirs
 
 
 def their_shapes(shapes: Shapes) -> Shapes:
-    """What to_theirs makes of parameters of these shapes."""
+    """Returns the shapes that to_theirs makes of parameters of these shapes, without those that have no names."""
     return {name: _their_shape(path, shape) for path, shape in shapes.items() for name in _names(path, shape)}
 
 
+def _is_stacked(path: str) -> bool:
+    return "{}" in (name_of(path) or "")
+
+
 def _names(path: str, shape: tuple[int, ...]) -> list[str]:
-    """Names of theirs that a parameter of ours is made of, layer by layer if it is stacked."""
-    name = TABLE[path]
+    """Returns their names of our parameter: one per layer if it is stacked, none if they have no name for it."""
+    name = name_of(path)
+    if name is None:
+        return []
     return [name.format(number) for number in range(shape[0])] if "{}" in name else [name]
 
 
 def _inputs(path: str) -> int:
-    """Leading axes of a kernel that are summed over: H and K of the attention's output, else one."""
+    """Returns how many leading axes of a kernel are summed over: two (H, K) for the attention's output, else one."""
     return 2 if path.endswith("attention/output/kernel") else 1
 
 
 def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of one tensor of theirs, for a parameter of ours of this shape (stacked on layers or not)."""
-    shape = shape[1:] if "{}" in TABLE[path] else shape
+    """Returns the shape of one of their tensors, for our parameter of this shape (stacked on layers or not)."""
+    shape = shape[1:] if _is_stacked(path) else shape
     if path.endswith("/kernel"):
         return math.prod(shape[_inputs(path) :]), math.prod(shape[: _inputs(path)])
     return (math.prod(shape),) if path.endswith("/bias") else tuple(shape)
 
 
 def to_ours(theirs: Weights, shapes: Shapes) -> tuple[Weights, list[str]]:
-    """Tensors by name of theirs -> parameters by path of ours, of the shapes wanted.
+    """Converts tensors by their names to our parameters by path.
 
     Args:
       theirs: in Hugging Face's naming; see normalised.
       shapes: of our parameters, by path.
 
     Returns:
-      The parameters that theirs has, float32, and the problems: tensors of a wrong shape or type and ones that no parameter wants, one line
-      each. A parameter of which theirs has nothing is left out; one of which it has some layers only is a problem.
+      The parameters that `theirs` contains, float32, and the problems, one line each: tensors of a wrong shape or type,
+      and tensors that belong to no parameter. A parameter that `theirs` lacks is left out; a parameter of which it
+      lacks some layers is a problem.
     """
-    params, problems, used = {}, [], set()
+    params: Weights = {}
+    problems: list[str] = []
+    used: set[str] = set()
     for path, shape in shapes.items():
         names, wanted = _names(path, shape), _their_shape(path, shape)
-        here = [name for name in names if name in theirs]
-        used.update(here)
-        if not here:
+        found = [name for name in names if name in theirs]
+        used.update(found)
+        if not found:
             continue
         problems += [f"{name} is missing" for name in names if name not in theirs]
         problems += [
-            f"{name} has shape {theirs[name].shape}, the model wants {wanted}"
-            for name in here
+            f"{name} has shape {theirs[name].shape}, the model needs {wanted}"
+            for name in found
             if theirs[name].shape != wanted
         ]
-        problems += [f"{name} holds {theirs[name].dtype}, not floats" for name in here if not is_floating(theirs[name])]
+        problems += [
+            f"{name} holds {theirs[name].dtype}, not floats" for name in found if not is_floating(theirs[name])
+        ]
         if not problems:
             params[path] = np.empty(shape, np.float32)
-            for part, name in zip(params[path] if "{}" in TABLE[path] else [params[path]], names):
-                part[...] = (theirs[name].T if path.endswith("/kernel") else theirs[name]).reshape(part.shape)
+            for layer, name in zip(params[path] if _is_stacked(path) else [params[path]], names):
+                layer[...] = (theirs[name].T if path.endswith("/kernel") else theirs[name]).reshape(layer.shape)
     problems += [f"{name} belongs to no parameter of the model" for name in theirs if name not in used]
     return params, problems
 
 
 def is_floating(array: np.ndarray) -> bool:
-    """Whether an array holds real numbers of any width; bfloat16 counts, which numpy itself does not know."""
+    """Returns whether an array has a float type, including bfloat16, which numpy itself does not know."""
     return np.issubdtype(array.dtype, np.floating) or array.dtype == ml_dtypes.bfloat16
 
 
 def normalised(theirs: Weights) -> Weights:
-    """Names in Hugging Face's style, from any dialect: the original's "decoder." and gamma/beta, an encoder without "bert."."""
+    """Returns tensors with names in Hugging Face's style, from any dialect.
+
+    Dialects are the original's ("decoder.", gamma and beta) and that of an encoder without the prefix "bert.".
+    """
     dialect = {"gamma": "weight", "beta": "bias"}
     result = {}
     for name, array in theirs.items():
@@ -146,14 +188,14 @@ def normalised(theirs: Weights) -> Weights:
 
 
 def in_original_style(theirs: Weights) -> Weights:
-    """Hugging Face's names as the original writes them: "decoder.", gamma and beta, and the tied projections by name."""
+    """Returns tensors by the original's names: with "decoder.", gamma and beta, and the tied projections included."""
     result = {}
     for name, array in theirs.items():
         module, _, leaf = name.rpartition(".")
         if "LayerNorm" in module or "layer_norm" in module.rpartition(".")[2]:
             leaf = {"weight": "gamma", "bias": "beta"}[leaf]
         result[f"decoder.{module}.{leaf}"] = array
-    for head in (MLM, SBO):
+    for head in tied_heads():
         if f"decoder.{head}.bias" in result:
-            result[f"decoder.{head}.decoder.weight"] = result["decoder.bert.embeddings.word_embeddings.weight"]
+            result[f"decoder.{head}.decoder.weight"] = result[f"decoder.{WORD}"]
     return result

@@ -1,4 +1,7 @@
-"""The original SpanBERT's files: flat state dicts with "decoder." names, alone or inside a training checkpoint (reference 7.2, 7.3)."""
+"""Files of the original SpanBERT: flat state dicts with "decoder." names, alone or inside a training checkpoint.
+
+Source: docs/original.md 7.2 and 7.3.
+"""
 
 import json
 from pathlib import Path
@@ -8,22 +11,27 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import new_folder
+from spanbert_jax.folders import atomic_folder
 from spanbert_jax.interop.huggingface import model_config, write_tensors
-from spanbert_jax.interop.names import Weights, in_original_style, to_theirs
+from spanbert_jax.interop.names import Weights, exportable, in_original_style, to_theirs
 
 README = """# {name} in the original SpanBERT's names
 
-`model.safetensors` holds every tensor of the original's pretraining state dict under its own name, tied projections included. The original
-reads pickles: `torch.save(safetensors.torch.load_file("model.safetensors"), "model.pt")` makes one. Its vocabulary is `vocab.txt`.
+`model.safetensors` has every tensor of the original's pretraining state dict under its own name, tied projections
+included. The original reads pickles: `torch.save(safetensors.torch.load_file("model.safetensors"), "model.pt")` makes
+one. Its vocabulary is `vocab.txt`.
 """
 
 
 def state_dict_of(tree: Any, source: str) -> Weights:
-    """The tensors by name in what torch.save wrote: a flat dict of tensors, or a training checkpoint {"args", "model", ...}.
+    """Returns the tensors by name of an object that torch.save wrote.
+
+    Args:
+      tree: a flat dict of tensors, or a training checkpoint {"args", "model", ...}.
+      source: name of the file, for messages.
 
     Raises:
-      InputError: it is neither.
+      InputError: the object is neither.
     """
     if isinstance(tree, dict) and isinstance(tree.get("model"), dict):
         tree = tree["model"]
@@ -33,25 +41,31 @@ def state_dict_of(tree: Any, source: str) -> Weights:
         str(name) for name, array in tree.items() if not isinstance(name, str) or not isinstance(array, np.ndarray)
     ]
     if others:
-        raise InputError(
-            f"{source}: not a dict of tensors by name: {', '.join(others[:4])}{', ...' if others[4:] else ''} are no tensors"
-        )
+        listed = ", ".join(others[:4]) + (", ..." if others[4:] else "")
+        raise InputError(f"{source}: not a dict of tensors by name: {listed} are no tensors")
     return dict(tree)
 
 
-def export_original(folder: Path, params: Weights, config, tokenizer: Tokenizer) -> None:
-    """Writes a new folder: model.safetensors with the original's flat names, float32, beside config.json, the tokenizer and a README.
+def export_original(folder: Path, params: Weights, config, tokenizer: Tokenizer) -> list[str]:
+    """Writes a new folder: model.safetensors with the original's flat names, config.json, the tokenizer and a README.
 
     Args:
-      params: ours, by path.
+      folder: to make.
+      params: ours, by path; written as float32.
       config: the whole config of the run.
+      tokenizer: of the run.
+
+    Returns:
+      The names of the heads that are left out, since the format has no names for them.
 
     Raises:
-      InputError: the folder exists, or cannot be written.
+      InputError: the format has no counterpart for the encoder, or the folder exists or cannot be written.
     """
-    with new_folder(folder) as temporary:
+    params, left_out = exportable(params, config, "the original")
+    with atomic_folder(folder) as temporary:
         write_tensors(temporary / "model.safetensors", in_original_style(to_theirs(params)))
         settings = model_config({path: array.shape for path, array in params.items()}, config, tokenizer)
         (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         tokenizer.save(temporary)
         (temporary / "README.md").write_text(README.format(name=config.name), encoding="utf-8")
+    return left_out

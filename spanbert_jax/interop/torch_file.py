@@ -1,10 +1,12 @@
-"""Files of torch.save, read without torch and without running what is pickled in them.
+"""Reading files of torch.save without torch, and without running code that is pickled in them.
 
-Two formats: the zip archive (torch >= 1.6) and the stream of pickles before it, in which SpanBERT was released. Either way a pickle
-describes objects, in which a tensor is a call of torch._utils._rebuild_tensor_v2 on a storage, and the storages lie beside it as raw bytes.
+There are two formats: the zip archive of torch >= 1.6, and the older stream of pickles, in which SpanBERT was released.
+In both, a pickle describes objects, in which a tensor is a call of torch._utils._rebuild_tensor_v2 on a storage; the
+storages are stored as raw bytes outside the pickle.
 
-The unpickler below knows the few names that tensors, dicts and a training checkpoint's settings need, each bound to something inert, and
-refuses every other: a pickle can call only what it can name. Tensors are views of the mapped file: what nobody looks at is not read.
+A pickle can call only what it can name. The unpickler below knows the few names that tensors, dicts and the settings of
+a training checkpoint need, binds each to something inert, and refuses every other name. Tensors are views of the
+memory-mapped file: only those that are used are read.
 """
 
 import math
@@ -14,7 +16,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -31,24 +33,27 @@ STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-# Settings and averages of a run, which the original's training checkpoints hold beside the weights (reference 7.3).
-INERT = {("argparse", "Namespace")} | {
-    ("fairseq.meters", name) for name in ("AverageMeter", "TimeMeter", "StopwatchMeter")
+# Classes of the settings and averages that the original's training checkpoints also contain (docs/original.md 7.3).
+INERT_CLASSES = {
+    ("argparse", "Namespace"),
+    ("fairseq.meters", "AverageMeter"),
+    ("fairseq.meters", "TimeMeter"),
+    ("fairseq.meters", "StopwatchMeter"),
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
 
 class Storage(NamedTuple):
-    """A storage as a pickle speaks of it: so many elements of a type, under a key."""
+    """A pickle's reference to a storage."""
 
     dtype: np.dtype
     key: str
-    size: int
+    size: int  # in elements
 
 
 class Inert:
-    """Stands for an object of a class that is not loaded; keeps its state and does nothing."""
+    """Replaces an object whose class is not loaded. It keeps its state and does nothing."""
 
     __slots__ = ("state",)
 
@@ -60,15 +65,16 @@ class Inert:
 
 
 class Refused(Exception):
-    """The reason why a file is not read."""
+    """A file contains something other than tensors in a format of torch.save; the message says what."""
 
 
 class RebuildTensor(NamedTuple):
-    """What torch._utils._rebuild_tensor_v2 means here: a view of a storage. A tuple, because no pickle can set anything on one.
+    """Replaces torch._utils._rebuild_tensor_v2: returns a view of a storage.
 
-    `read`: Storage -> its elements [size], or None while no more than names is asked for.
+    This is a tuple because a pickle cannot set attributes of one.
     """
 
+    # Returns the elements [size] of a storage, or None in the pass that only collects the storages.
     read: Callable[[Storage], np.ndarray | None]
 
     def __call__(self, storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
@@ -77,11 +83,11 @@ class RebuildTensor(NamedTuple):
         if len(shape) != len(strides) or not all(
             isinstance(number, int) and number >= 0 for number in (offset, *shape, *strides)
         ):
-            raise Refused("a tensor of a senseless shape")
+            raise Refused("a tensor of an invalid shape")
         count = math.prod(shape)
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides)) if count else offset - 1
         if max(last + 1, count) > storage.size:
-            raise Refused(f"a tensor of shape {tuple(shape)} that its storage of {storage.size} elements cannot hold")
+            raise Refused(f"a tensor of shape {tuple(shape)} is larger than its storage of {storage.size} elements")
         elements = self.read(storage)
         if elements is None:
             return None
@@ -90,21 +96,21 @@ class RebuildTensor(NamedTuple):
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Unpickles dicts, lists, strings, numbers and tensors. `read`: Storage -> its elements."""
+    """Unpickles dicts, lists, strings, numbers and tensors. `read`: as in RebuildTensor."""
 
-    def __init__(self, file: BinaryIO, read):
+    def __init__(self, file: IO[bytes], read: Callable[[Storage], np.ndarray | None]):
         super().__init__(file, encoding="utf-8")
         self._names = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): RebuildTensor(read),
         }
-        # A storage's class is but its type's name: a string has nothing that a pickle could call or change.
+        # The class of a storage is replaced by the name of its type: a pickle cannot call or change a string.
         self._names |= {("torch", name): dtype for name, dtype in STORAGES.items()}
-        self._names |= dict.fromkeys(INERT, Inert)
+        self._names |= dict.fromkeys(INERT_CLASSES, Inert)
 
     def find_class(self, module, name):
         if (module, name) not in self._names:
-            raise Refused(f"it asks for {module}.{name}, which is no part of a tensor")
+            raise Refused(f"it asks for {module}.{name}, which tensors do not need")
         return self._names[module, name]
 
     def persistent_load(self, pid):
@@ -112,17 +118,18 @@ class RestrictedUnpickler(pickle.Unpickler):
         if kind != "storage" or dtype not in STORAGES.values() or any(view is not None for view in views):
             raise Refused("a storage of an unknown kind")
         if not isinstance(size, int) or size < 0:
-            raise Refused("a storage of a senseless size")
+            raise Refused("a storage of an invalid size")
         return Storage(np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype), str(key), size)
 
 
 def read_torch_file(path: Path) -> Any:
-    """The object that torch.save wrote, tensors as read-only numpy arrays over the mapped file, bfloat16 as ml_dtypes.bfloat16.
+    """Returns the object that torch.save wrote.
 
-    Objects of INERT classes become Inert ones.
+    Tensors are read-only numpy arrays over the memory-mapped file, of bfloat16 with ml_dtypes.bfloat16. Objects of
+    INERT_CLASSES are instances of Inert.
 
     Raises:
-      InputError: it is no such file, it is damaged, or it asks for anything but tensors.
+      InputError: the file is not of torch.save, is damaged, or asks for something that tensors do not need.
     """
     try:
         data = np.memmap(path, np.uint8, mode="r")
@@ -132,21 +139,21 @@ def read_torch_file(path: Path) -> Any:
         raise InputError(f"{path}: cannot read it ({error.strerror or error})") from error
     except Refused as error:
         raise InputError(f"{path}: refused, nothing of it was run: {error}") from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise InputError(
-            f"{path}: not a whole file of torch.save ({type(error).__name__}: {error})".replace("\n", " ")
-        ) from error
+    except Exception as error:  # a damaged pickle can raise errors of nearly any type
+        message = f"{path}: not a complete file of torch.save ({type(error).__name__}: {error})"
+        raise InputError(message.replace("\n", " ")) from error
 
 
 def _elements(data: np.ndarray, start: int, storage: Storage) -> np.ndarray:
+    """Returns the elements of a storage that begins at byte `start`."""
     size = storage.size * storage.dtype.itemsize
     if start + size > data.size:
-        raise EOFError(f"it ends before storage {storage.key} does")
+        raise EOFError(f"the file ends inside storage {storage.key}")
     return data[start : start + size].view(storage.dtype)
 
 
-def _read_zip(file: BinaryIO, data: np.ndarray) -> Any:
-    """The archive holds PREFIX/data.pkl, and storages as PREFIX/data/KEY, never compressed."""
+def _read_zip(file: IO[bytes], data: np.ndarray) -> Any:
+    """Reads an archive of PREFIX/data.pkl and one entry PREFIX/data/KEY per storage, none of them compressed."""
     archive = zipfile.ZipFile(file)
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickles = [name for name in entries if name.endswith("data.pkl")]
@@ -162,27 +169,28 @@ def _read_zip(file: BinaryIO, data: np.ndarray) -> Any:
         entry = entries[f"{prefix}data/{storage.key}"]
         if entry.file_size != storage.size * storage.dtype.itemsize:
             raise EOFError(f"storage {storage.key} has {entry.file_size} bytes")
-        # The bytes follow a local header of 30 bytes, a name and an extra field, whose lengths its last 4 bytes tell.
-        header = data[entry.header_offset : entry.header_offset + 30].tobytes()
-        return _elements(data, entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:])), storage)
+        # The bytes follow a local header of 30 bytes, a name and an extra field, whose lengths end the header.
+        header_end = entry.header_offset + 30
+        name_length, extra_length = struct.unpack("<HH", data[header_end - 4 : header_end].tobytes())
+        return _elements(data, header_end + name_length + extra_length, storage)
 
     with archive.open(pickles[0]) as stream:
         return RestrictedUnpickler(stream, read).load()
 
 
-def _read_legacy(file: BinaryIO, data: np.ndarray) -> Any:
-    """Pickles one after another: magic number, protocol, facts of the machine, the object, keys of the storages. Then each storage: int64
-    of its size, and its bytes.
+def _read_legacy(file: IO[bytes], data: np.ndarray) -> Any:
+    """Reads a stream of pickles: magic number, protocol, machine, the object, keys of the storages.
 
-    Where a storage lies is known only after the object that speaks of it, so that object is unpickled twice.
+    Then comes each storage: its size as int64, and its bytes. The byte at which a storage begins is known only after
+    the object that refers to it, so the object is unpickled twice: to collect the storages, then to build the tensors.
     """
     storages: dict[str, Storage] = {}
     starts: dict[str, int] = {}
 
-    def note(storage: Storage) -> None:
+    def collect(storage: Storage) -> None:
         storages[storage.key] = storage
 
-    def load(read=note) -> Any:
+    def load(read: Callable[[Storage], np.ndarray | None] = collect) -> Any:
         return RestrictedUnpickler(file, read).load()
 
     file.seek(0)
@@ -190,14 +198,15 @@ def _read_legacy(file: BinaryIO, data: np.ndarray) -> Any:
         raise Refused("it does not begin as a file of torch.save")
     if load().get("little_endian") is not True:
         raise Refused("its numbers are big-endian")
-    start_of_object = file.tell()
+    object_start = file.tell()
     load()
-    keys, position = load(), file.tell()
+    keys = load()
+    position = file.tell()
     for key in keys:
         (size,) = struct.unpack("<q", data[position : position + 8].tobytes())
         if size != storages[key].size:
             raise EOFError(f"storage {key} has {size} elements")
         starts[key] = position + 8
         position += 8 + size * storages[key].dtype.itemsize
-    file.seek(start_of_object)
+    file.seek(object_start)
     return load(lambda storage: _elements(data, starts[storage.key], storage))

@@ -1,9 +1,12 @@
-"""Weights in: one entry for every kind of file, then from its names to our parameters. Whatever is left over is known, checked and dropped,
-or an error.
+"""Import of weights: one function reads every kind of file, another converts its names to our parameters.
+
+A tensor that belongs to no parameter is an error, unless it is a known constant or duplicate, which is checked and
+dropped, or of a known head that the model lacks.
 """
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,58 +16,73 @@ from safetensors.numpy import load_file
 
 from spanbert_jax.data.tokenizer import VOCABULARY_FILES
 from spanbert_jax.errors import InputError
-from spanbert_jax.interop.huggingface import SBO_FILE, read_config
-from spanbert_jax.interop.names import LAYER, MLM, NSP, POOLER, SBO, Shapes, Weights, normalised, their_shapes, to_ours
+from spanbert_jax.interop.huggingface import head_file, read_config
+from spanbert_jax.interop.names import (
+    LAYER,
+    WORD,
+    Shapes,
+    Weights,
+    head_prefixes,
+    name_of,
+    normalised,
+    their_shapes,
+    tied_heads,
+    to_ours,
+)
 from spanbert_jax.interop.original import state_dict_of
 from spanbert_jax.interop.torch_file import read_torch_file
+from spanbert_jax.objectives import OBJECTIVES
 
-INDEX = ".index.json"  # behind the name of a file that is stored in several
-WEIGHT_FILES = (
+INDEX = ".index.json"  # suffix of the index of weights that are stored in several files
+WEIGHT_FILES = (  # in a folder, the first one that exists is read
     "model.safetensors",
     f"model.safetensors{INDEX}",
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
     "model.pt",
-)  # of a folder, the first that is there
+)
 
-WORD, POSITION = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_embeddings.weight"
-DUPLICATES = {  # of a tensor that is there under its own name
-    f"{MLM}.decoder.weight": WORD,
-    f"{SBO}.decoder.weight": WORD,
-    f"{MLM}.decoder.bias": f"{MLM}.bias",
-}
-BUFFERS = {
+POSITION = "bert.embeddings.position_embeddings.weight"
+# Constants that files may contain: name -> function of the size that returns the value.
+BUFFERS: dict[str, Callable[[int], np.ndarray]] = {
     "bert.embeddings.position_ids": np.arange,
     "bert.embeddings.token_type_ids": np.zeros,
-}  # constants: name -> size -> value
-HEADS = (f"{MLM}.", f"{SBO}.", f"{POOLER}.", f"{NSP}.")  # dropped when the model has no such head
-SIZES = {  # what it is, in the words of the config -> a tensor and its axis
+}
+# Config key of a size -> a tensor and its axis. The objectives give those of heads.
+SIZES = {
     "the vocabulary (data.vocab)": (WORD, 0),
     "model.width": (WORD, 1),
     "model.max_positions": (POSITION, 0),
     "model.mlp_width": (LAYER.format(0) + ".intermediate.dense.weight", 0),
-    "masking.max_targets": (f"{SBO}.position_embeddings.weight", 0),
-    "model.sbo_position_width": (f"{SBO}.position_embeddings.weight", 1),
 }
 
 
-class Loaded(NamedTuple):
-    """What a folder or file of weights holds."""
+def duplicates() -> dict[str, str]:
+    """Returns {name of a tied projection: name of the tensor that it must equal}."""
+    heads = tied_heads()
+    return {f"{head}.decoder.weight": WORD for head in heads} | {
+        f"{head}.decoder.bias": f"{head}.bias" for head in heads
+    }
 
-    weights: Weights  # by Hugging Face's names, in the types of the file
+
+class Loaded(NamedTuple):
+    """The content of a folder or file of weights."""
+
+    weights: Weights  # by Hugging Face's names, with the types of the file
     config: dict | None  # its config.json
     vocabulary: Path | None  # its vocab.txt or tokenizer.json
 
 
 def load_weights(path) -> Loaded:
-    """Weights of a Hugging Face folder or an export of ours, of a file of safetensors or of torch.save, or of an index of several.
+    """Reads weights from a folder, a file, or an index of several files.
 
-    A folder holds one of WEIGHT_FILES and perhaps SBO_FILE. A file is recognised by what is in it, whatever its name: a state dict in any
-    dialect of names.normalised, or a training checkpoint of the original. All may have config.json and vocab.txt (or tokenizer.json) beside
-    them. Nothing that is in a file is run.
+    A folder (of Hugging Face, or an export of this project) has one of WEIGHT_FILES, and perhaps files of heads. A file
+    is one of safetensors or torch.save, whatever its name: a state dict in any dialect of names.normalised, or a
+    training checkpoint of the original. config.json and vocab.txt (or tokenizer.json) in the same folder are read too.
+    No code in a file is run.
 
     Raises:
-      InputError: there is nothing to read, or it is damaged or refused.
+      InputError: there are no weights, or they are damaged or refused.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -74,16 +92,16 @@ def load_weights(path) -> Loaded:
             raise InputError(
                 f"{path}: no weights there; a folder of them holds {', '.join(WEIGHT_FILES[:-1])} or {WEIGHT_FILES[-1]}"
             )
-        files += [path / SBO_FILE] if (path / SBO_FILE).is_file() else []
+        files += [file for name in OBJECTIVES if (file := path / head_file(name)).is_file()]
     else:
         files = [path]
-    weights = {}
+    weights: Weights = {}
     for file in files:
         tensors = read_tensors(file)
         named = normalised(tensors)
         if len(named) < len(tensors):
             raise InputError(
-                f"{file}: holds {len(tensors) - len(named)} tensors twice, under different names for the same one"
+                f"{file}: has {len(tensors) - len(named)} tensors twice, under different names for the same tensor"
             )
         twice = sorted(weights.keys() & named.keys())
         if twice:
@@ -95,44 +113,41 @@ def load_weights(path) -> Loaded:
 
 
 def read_tensors(file: Path) -> Weights:
-    """The tensors of one file, or of all that an index names, by their own names; see load_weights."""
+    """Returns the tensors of one file, or of all files of an index, by their own names; see load_weights."""
     return read_shards(file) if file.name.endswith(INDEX) else read_file(file)
 
 
 def read_shards(index: Path) -> Weights:
-    """The tensors of the files beside an index, {"weight_map": {name: file}}, each exactly where the index says.
+    """Returns the tensors of the files that an index, {"weight_map": {name: file}}, lists.
 
     Raises:
-      InputError: the index is none, names a file elsewhere, or does not agree with the files.
+      InputError: it is not an index, names a file in another folder, or does not agree with the files.
     """
-    places = read_config(index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise InputError(f"{index}: no index of weights; it must hold a weight_map from tensors to files")
-    weights, names = {}, sorted(set(places.values()))
+    file_of = read_config(index).get("weight_map")
+    if not isinstance(file_of, dict) or not file_of or not all(isinstance(name, str) for name in file_of.values()):
+        raise InputError(f"{index}: no index of weights; it must have a weight_map from tensors to files")
+    weights: Weights = {}
+    names = sorted(set(file_of.values()))
     elsewhere = [name for name in names if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}]
     if elsewhere:
         raise InputError(f"{index}: names the file {elsewhere[0]!r}; it may only name files beside it")
     for name in names:
-        listed = {tensor for tensor, place in places.items() if place == name}
+        listed = {tensor for tensor, file in file_of.items() if file == name}
         tensors = read_file(index.parent / name)
-        for which, what in (
-            (listed - tensors.keys(), "it lacks"),
-            (tensors.keys() - listed, "unlike the index says, it holds"),
-        ):
-            if which:
-                raise InputError(
-                    f"{index.parent / name} is not the file that {index.name} was made for: {what} {min(which)}"
-                )
+        for differing, what in ((listed - tensors.keys(), "lacks"), (tensors.keys() - listed, "holds")):
+            if differing:
+                problem = f"is not the file that {index.name} was made for: it {what} {min(differing)}"
+                raise InputError(f"{index.parent / name} {problem}")
         weights |= tensors
     return weights
 
 
 def read_file(file: Path) -> Weights:
-    """The tensors of one file by their own names; see load_weights."""
+    """Returns the tensors of one file by their own names; see load_weights."""
     try:
         with open(file, "rb") as stream:
             head = stream.read(9)
-        if head[8:] != b"{":  # with which a file of safetensors begins, after a number
+        if head[8:] != b"{":  # a file of safetensors begins with a number of 8 bytes, then "{"
             if head.startswith(b"\x1f\x8b"):
                 raise InputError(f"{file}: a compressed archive; unpack it first")
             if head.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of protocol 2 or later
@@ -145,65 +160,79 @@ def read_file(file: Path) -> Weights:
 
 
 def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -> tuple[Weights, list[str]]:
-    """Weights by Hugging Face's names -> our parameters by path, float32.
+    """Converts weights by Hugging Face's names to our parameters by path, float32.
 
-    Duplicates of tied tensors and constant buffers are checked and dropped, as are known heads that the model has not.
+    Duplicates of tied tensors and constant buffers are checked and dropped; known heads that the model lacks
+    are dropped.
 
     Args:
       weights: of load_weights.
-      shapes: of the parameters wanted, by path.
+      shapes: of the model's parameters, by path.
       source: what to call the weights in an error.
 
     Returns:
-      The parameters that are there, and the heads ("mlm", "sbo", "nsp") that are not.
+      The parameters that the weights contain, and the heads ("mlm", "sbo", "nsp") that they lack.
 
     Raises:
       InputError: sizes differ, a tensor is missing or unexpected, or a projection that must be tied is not.
     """
     wanted = their_shapes(shapes)
-    there, here = sizes({name: array.shape for name, array in weights.items()}), sizes(wanted)
+    their_sizes, our_sizes = sizes({name: array.shape for name, array in weights.items()}), sizes(wanted)
     problems = [
-        f"{what} is {there[what]} there, {here[what]} in this model"
-        for what in here
-        if there.get(what, here[what]) != here[what]
+        f"{what} is {their_sizes[what]} there, {size} in this model"
+        for what, size in our_sizes.items()
+        if their_sizes.get(what, size) != size
     ]
-    rest, more = _without_duplicates(weights)
-    problems = problems or more
-    if not any(name.startswith(f"{NSP}.") for name in rest):  # a pooler alone is no head
-        rest = {name: array for name, array in rest.items() if not name.startswith(f"{POOLER}.")}
+    rest, wrong_copies = _without_duplicates(weights)
+    problems = problems or wrong_copies
+    rest = _without_lone_poolers(rest)
     if not problems:
         rest = {name: array for name, array in rest.items() if name in wanted or not _of_absent_head(name, wanted)}
         params, problems = to_ours(rest, shapes)
     if not problems:
-        parts_there = {path.split("/")[0] for path in params} | {"encoder"}  # an encoder there must be
-        missing = sorted({path.split("/")[0] for path in shapes} - parts_there)
-        problems = [
-            f"nothing is there for {path}"
-            for path in shapes
-            if path not in params and path.split("/")[0] in parts_there
-        ]
+        found = {path.split("/")[0] for path in params} | {"encoder"}  # which is always required
+        missing = sorted({path.split("/")[0] for path in shapes} - found)
+        absent = [path for path in shapes if path not in params and path.split("/")[0] in found]
+        problems = [f"nothing is there for {path}" for path in absent]
     if problems:
-        raise InputError(
-            f"{source}: {'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if problems[4:] else ''}"
-        )
+        more = f"; and {len(problems) - 4} more" if problems[4:] else ""
+        raise InputError(f"{source}: {'; '.join(problems[:4])}{more}")
     return params, missing
 
 
 def sizes(shapes: Shapes) -> dict[str, int]:
-    """{"model.width": 768, ...} of tensors of these shapes by Hugging Face's names, as far as they tell; see SIZES."""
-    found = {what: shapes[name][axis] for what, (name, axis) in SIZES.items() if len(shapes.get(name, ())) > axis}
+    """Returns {"model.width": 768, ...}: the sizes that tensors of these shapes, by Hugging Face's names, determine."""
+    known = SIZES | {
+        key: (name, axis)
+        for o in OBJECTIVES.values()
+        for key, (parameter, axis) in o.sizes_of.items()
+        if (name := name_of(f"{o.name}/{parameter}"))
+    }
+    found = {what: shapes[name][axis] for what, (name, axis) in known.items() if len(shapes.get(name, ())) > axis}
     layers = [int(match[1]) for name in shapes if (match := re.match(r"bert\.encoder\.layer\.(\d+)\.", name))]
     return found | ({"model.layers": max(layers) + 1} if layers else {})
 
 
 def _of_absent_head(name: str, wanted: Shapes) -> bool:
-    return any(name.startswith(head) and not any(other.startswith(head) for other in wanted) for head in HEADS)
+    """Returns whether a tensor belongs to a head that the model does not have."""
+    prefixes = [prefix for of_head in head_prefixes().values() for prefix in of_head]
+    return any(name.startswith(prefix) and not any(key.startswith(prefix) for key in wanted) for prefix in prefixes)
+
+
+def _without_lone_poolers(weights: Weights) -> Weights:
+    """Returns the weights without the pooler that transformers gives every encoder, if its head is absent."""
+    for prefixes in head_prefixes().values():
+        pooler = tuple(prefix for prefix in prefixes if prefix.startswith("bert."))
+        head = tuple(prefixes - set(pooler))
+        if pooler and not any(name.startswith(head) for name in weights):
+            weights = {name: array for name, array in weights.items() if not name.startswith(pooler)}
+    return weights
 
 
 def _without_duplicates(weights: Weights) -> tuple[Weights, list[str]]:
-    """The weights without DUPLICATES and BUFFERS, and those of them that are not what they must be."""
+    """Returns the weights without duplicates and BUFFERS, and a problem for each of these with a wrong value."""
     rest, problems = dict(weights), []
-    for name, original in DUPLICATES.items():
+    for name, original in duplicates().items():
         if name in rest:
             array = rest.pop(name)
             if original not in rest:
@@ -219,10 +248,13 @@ def _without_duplicates(weights: Weights) -> tuple[Weights, list[str]]:
 
 
 def fingerprint(params: Weights) -> str:
-    """sha256 (hex) of parameters by path: the same exactly when names, shapes and values are, whatever file they came from."""
+    """Returns the sha256 (hex) of parameters by path.
+
+    It is the same exactly when paths, types, shapes and values are the same, whatever file they came from.
+    """
     digest = hashlib.sha256()
     for path in sorted(params):
         array = np.ascontiguousarray(params[path])
         digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()

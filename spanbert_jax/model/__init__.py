@@ -1,1 +1,1 @@
-"""The JAX side: pure init and apply. Imports no tensorflow and names no mesh axis."""
+"""The model: pure functions of parameters. Imports no tensorflow and names no mesh axis."""

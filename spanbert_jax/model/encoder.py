@@ -1,8 +1,9 @@
-"""The BERT encoder (Devlin et al. 2019; reference 2.1): post-norm Transformer, exact GeLU, learned positions.
+"""The encoder: BERT's by default (Devlin et al. 2019; docs/original.md 2.1), with other parts by config (parts.py).
 
-Parameters (float32; layers stacked on a leading axis by the scan over layers):
-  embeddings/{word [V, D], position [P, D], token_type [2, D]}, embeddings/norm
-  layers/attention/{query, key, value}/{kernel [D, H, K], bias [H, K]}, layers/attention/output/{kernel [H, K, D], bias [D]}, layers/attention/norm
+Parameters of BERT's encoder (float32; those of layers are stacked on a leading axis by the scan over layers):
+  embeddings/{word [V, D], position [max_positions, D], token_type [2, D]}, embeddings/norm
+  layers/attention/{query, key, value}/{kernel [D, H, K], bias [H, K]}
+  layers/attention/output/{kernel [H, K, D], bias [D]}, layers/attention/norm
   layers/mlp/hidden/{kernel [D, F], bias [F]}, layers/mlp/output/{kernel [F, D], bias [D]}, layers/mlp/norm
 """
 
@@ -10,151 +11,214 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spanbert_jax.model.attention import attend
+from spanbert_jax.model import flash
+from spanbert_jax.model.attention import HEADS, attend
 from spanbert_jax.model.dropout import dropout, fold_in
+from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.linear import PRODUCT, Linear, add_bias, product
-from spanbert_jax.model.spec import ModelSpec
+from spanbert_jax.model.parts import FEED_FORWARDS, NORMS, PATTERNS, PLACEMENTS, POSITIONS, REGISTRIES, Layouts, norm
+from spanbert_jax.model.spec import IMPLEMENTATIONS, ModelSpec
 
-NEVER = -1e30  # a logit that no softmax gives a share to
+NEVER = -1e30  # a logit whose softmax probability is 0
 
-TOKEN_TYPES = 2  # segment A and B of a pair; single-segment training uses the first alone
+TOKEN_TYPES = 2  # segments A and B of a pair; single-segment training uses only the first
+FIELDS = ("tokens", "segments", "positions", "token_types")  # batch arrays that the encoder reads, int [B, L]
+
+ATTENTION_LAYOUTS: Layouts = (
+    (r"(query|key|value)/kernel", ("layers", "embed", "heads", "head_width")),
+    (r"(query|key|value)/bias", ("layers", "heads", "head_width")),
+    (r"output/kernel", ("layers", "heads", "head_width", "embed")),
+    (r"output/bias", ()),
+)
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """The exact (erf) GeLU of BERT."""
-    return nn.gelu(x, approximate=False)
+def parameter_layouts(spec: ModelSpec) -> Layouts:
+    """Returns the layouts of the parameters of encoders (a head may have one too) and norms, by whole path."""
+    by_module = {
+        r"(.+/)?encoder/embeddings": ((r"word|token_type", (None, "table")), *POSITIONS[spec.positions].layouts),
+        r"(.+/)?encoder/layers/attention": ATTENTION_LAYOUTS,
+        r"(.+/)?encoder/layers/mlp": FEED_FORWARDS[spec.feed_forward].layouts,
+        r"(.+/)?norm\w*": NORMS[spec.norm].layouts,
+    }
+    return tuple((f"{module}/({pattern})", axes) for module, layouts in by_module.items() for pattern, axes in layouts)
 
 
-def layer_norm(spec: ModelSpec, name: str) -> nn.LayerNorm:
-    """LayerNorm over the last axis, statistics in float32 by the two-pass formula (eps is 1e-12: the one-pass one would lose it)."""
-    return nn.LayerNorm(epsilon=spec.norm_eps, dtype=spec.dtype, use_fast_variance=False, name=name)
+def model_problems(config, platform: str | None = None) -> list[str]:
+    """Returns what prevents building config.model, one line each.
+
+    Given a platform (see flash.platform_of), what prevents running on it is included.
+    """
+    model, problems = config.model, []
+    for key, registry in REGISTRIES.items():
+        if model[key] not in registry:
+            problems.append(f"model.{key} must be one of {', '.join(registry)}, not {model[key]!r}")
+    if model.attention not in (known := ("auto", *IMPLEMENTATIONS)):
+        problems.append(f"model.attention must be one of {', '.join(known)}, not {model.attention!r}")
+    elif model.attention in flash.PLATFORMS:
+        problems += flash.obstacles(model.attention, config, platform)
+    return problems
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, normalised. `attend` is the tied vocabulary projection."""
+    """Sum of word, position and token-type embeddings, normalised. `logits` is the tied vocabulary projection."""
 
     spec: ModelSpec
+    layout: Layout
 
     def setup(self):
         spec = self.spec
         table = nn.initializers.normal(spec.init_std)
+        embedding = POSITIONS[spec.positions].embedding
         self.word = self.param("word", table, (spec.vocab_size, spec.width))
-        self.position = self.param("position", table, (spec.max_positions, spec.width))
+        self.position_embedding = embedding and embedding(self.param, spec)
         self.token_type = self.param("token_type", table, (TOKEN_TYPES, spec.width))
-        self.norm = layer_norm(spec, "norm")
+        self.norm = norm(spec, "norm")
 
     def __call__(self, tokens, positions, token_types, seeds):
-        spec = self.spec
-        x = self.word[tokens] + self.position[positions] + self.token_type[token_types]  # [B, L, D] float32
-        # First as the tables lie, split over D: each device looks up its part of D, for more rows than it will keep, and in the backward
-        # pass adds up its part of the tables' gradients alone.
-        x = spec.constrain(spec.constrain(x, "bLt"), "BLD")
-        return dropout(self.norm(x), spec.dropout, seeds)
+        x = self.word[tokens]  # [B, L, D] float32
+        if self.position_embedding is not None:
+            x += self.position_embedding(positions)
+        x += self.token_type[token_types]
+        # The first layout is that of the tables, whose width is sharded: each device looks up its shard of the width
+        # for more rows than it will keep, and in the backward pass sums the gradients of its shard of the tables alone.
+        x = self.layout.constrain(x, ("lookup_batch", "length", "table"))
+        x = self.layout.constrain(x, ("batch", "length", "width"))
+        return dropout(self.norm(x), self.spec.dropout, seeds)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """float32 [B, M, V] = hidden [B, M, D] . word embeddings, V rounded up to a multiple of spec.vocab_multiple.
+        """Returns float32 [B, M, V], the product of hidden [B, M, D] with the word embeddings.
 
-        So that every vocabulary can be split over the mesh; what is beyond it scores as good as never.
+        V is rounded up to layout.vocab_multiple, so that every vocabulary can be sharded; logits beyond the vocabulary
+        are NEVER.
         """
-        spec = self.spec
-        beyond = -spec.vocab_size % spec.vocab_multiple
-        table = spec.constrain(jnp.pad(self.word, ((0, beyond), (0, 0))), "Vd")
-        logits = spec.constrain(product("BMD,VD->BMV", hidden, table, jnp.float32), "BMV")
-        if not beyond:
+        spec, layout = self.spec, self.layout
+        padding = -spec.vocab_size % layout.vocab_multiple
+        table = layout.constrain(jnp.pad(self.word, ((0, padding), (0, 0))), ("vocab", "embed"))
+        logits = layout.constrain(product("BMD,VD->BMV", hidden, table, jnp.float32), ("batch", "slots", "vocab"))
+        if not padding:
             return logits
         return jnp.where(jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) < spec.vocab_size, logits, NEVER)
 
 
 class Attention(nn.Module):
-    """Self-attention with its residual and norm."""
+    """The self-attention sublayer."""
 
     spec: ModelSpec
+    layout: Layout
 
     @nn.compact
-    def __call__(self, x, segments, seeds):
-        spec = self.spec
-        q, k, v = (spec.constrain(y, "BLHK") for y in self.projections(x))
-        mixed = attend(spec, q, k, v, segments, None if seeds is None else fold_in(seeds, 0))
-        y = Linear(spec, "BLHK,HKD->BLD", (spec.heads, spec.head_width, spec.width), name="output")(mixed)
-        y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 1))
-        return layer_norm(spec, "norm")(x + y)
+    def __call__(self, x, segments, positions, number, seeds):
+        """Returns [B, L, D].
+
+        Args:
+          x: [B, L, D].
+          segments, positions: int [B, L].
+          number: of the layer.
+          seeds: uint32 [B] of dropout, or None.
+        """
+        spec, layout = self.spec, self.layout
+        rotate, pattern = POSITIONS[spec.positions].rotate, PATTERNS[spec.attention_pattern]
+
+        def branch(x):
+            q, k, v = (layout.constrain(y, HEADS) for y in self.projections(x))
+            if rotate is not None:
+                q, k = (rotate(spec, y, positions, number) for y in (q, k))
+            allowed = None if pattern is None else pattern(spec, positions, number)
+            mixed = attend(spec, layout, q, k, v, segments, allowed, None if seeds is None else fold_in(seeds, 0))
+            shape = (spec.heads, spec.head_width, spec.width)
+            y = Linear(spec, "BLHK,HKD->BLD", shape, spec.bias, name="output")(mixed)
+            y = layout.constrain(y, ("batch", "length", "width"))
+            return dropout(y, spec.dropout, None if seeds is None else fold_in(seeds, 1))
+
+        return PLACEMENTS[spec.norm_placement].sublayer(spec, x, branch)
 
     def projections(self, x):
-        """Queries, keys and values of x [B, L, D], each [B, L, H, K]: one wide product costs less than three."""
+        """Yields queries, keys and values of x [B, L, D], each [B, L, H, K]. One wide product costs less than three."""
         kernels, biases = zip(*(Projection(self.spec, name=name)() for name in ("query", "key", "value")))
-        together = product("BLD,DTHK->BLTHK", x, jnp.stack(kernels, axis=1), self.spec.dtype)  # [B, L, 3, H, K]
-        together = add_bias(together, jnp.stack(biases))
-        return (together[:, :, number] for number in range(3))
+        joined = product("BLD,DTHK->BLTHK", x, jnp.stack(kernels, axis=1), self.spec.dtype)  # [B, L, 3, H, K]
+        if self.spec.bias:
+            joined = add_bias(joined, jnp.stack(biases))
+        return (joined[:, :, index] for index in range(3))
 
 
 class Projection(nn.Module):
-    """The kernel [D, H, K] and bias [H, K] of a query, key or value, for a product that takes all three at once."""
+    """The kernel [D, H, K] and bias [H, K] of the query, key or value, for a product that computes all three."""
 
     spec: ModelSpec
 
     @nn.compact
     def __call__(self):
-        shape = (self.spec.heads, self.spec.head_width)
-        kernel = self.param("kernel", nn.initializers.normal(self.spec.init_std), (self.spec.width, *shape))
-        return kernel, self.param("bias", nn.initializers.zeros, shape)
+        spec = self.spec
+        shape = (spec.heads, spec.head_width)
+        kernel = self.param("kernel", nn.initializers.normal(spec.init_std), (spec.width, *shape))
+        return kernel, self.param("bias", nn.initializers.zeros, shape) if spec.bias else None
 
 
 class FeedForward(nn.Module):
-    """Two-layer perceptron with its residual and norm."""
+    """The feed-forward sublayer."""
 
     spec: ModelSpec
+    layout: Layout
 
     @nn.compact
     def __call__(self, x, seeds):
-        spec = self.spec
-        y = Linear(spec, "BLD,DF->BLF", (spec.width, spec.mlp_width), name="hidden")(x)
-        y = Linear(spec, "BLF,FD->BLD", (spec.mlp_width, spec.width), name="output")(gelu(spec.constrain(y, "BLF")))
-        y = dropout(spec.constrain(y, "BLD"), spec.dropout, None if seeds is None else fold_in(seeds, 2))
-        return layer_norm(spec, "norm")(x + y)
+        """Returns [B, L, D] from x [B, L, D] and seeds uint32 [B] or None."""
+        spec, layout = self.spec, self.layout
+
+        def branch(x):
+            y = FEED_FORWARDS[spec.feed_forward].apply(spec, layout, x)
+            y = layout.constrain(y, ("batch", "length", "width"))
+            return dropout(y, spec.dropout, None if seeds is None else fold_in(seeds, 2))
+
+        return PLACEMENTS[spec.norm_placement].sublayer(spec, x, branch)
 
 
 class Layer(nn.Module):
-    """One encoder layer, in the form nn.scan wants: (carry, layer number) -> (carry, output for the stack)."""
+    """One encoder layer in the form that nn.scan requires: (carry, number of the layer) -> (carry, output to stack)."""
 
     spec: ModelSpec
-    keep: bool  # whether to return the output, for those who want every layer's
+    layout: Layout
+    keep_output: bool  # whether to stack the output, for heads that read every layer
 
     @nn.compact
-    def __call__(self, x, number, segments, seeds):
+    def __call__(self, x, number, segments, positions, seeds):
         if seeds is not None:
             seeds = fold_in(seeds, number + 1)
-        x = Attention(self.spec, name="attention")(x, segments, seeds)
-        x = FeedForward(self.spec, name="mlp")(x, seeds)
-        return x, (x if self.keep else None)
+        x = Attention(self.spec, self.layout, name="attention")(x, segments, positions, number, seeds)
+        x = FeedForward(self.spec, self.layout, name="mlp")(x, seeds)
+        return x, (x if self.keep_output else None)
 
 
 def rematerialised(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-    """The layer, with what its backward pass computes anew: "none", "dots" (all but products with kernels), "full"."""
+    """Returns the layer class with a policy of what its backward pass recomputes.
+
+    Policies are "none" (nothing), "dots" (all but products with kernels) and "full" (everything).
+    """
     if policy == "none":
         return layer
-    saved = {
-        "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
-        "full": jax.checkpoint_policies.nothing_saveable,
-    }[policy]
+    policies = jax.checkpoint_policies
+    saved = {"dots": policies.save_only_these_names(PRODUCT), "full": policies.nothing_saveable}[policy]
     return nn.remat(layer, policy=saved, prevent_cse=False)  # inside a scan, CSE cannot undo it
 
 
 class Encoder(nn.Module):
-    """tokens -> hidden states."""
+    """Computes hidden states from tokens."""
 
     spec: ModelSpec
+    layout: Layout
 
     def setup(self):
-        self.embeddings = Embeddings(self.spec)
+        self.embeddings = Embeddings(self.spec, self.layout)
 
     @nn.compact
     def __call__(self, tokens, segments, positions, token_types, seeds=None, every_layer=False):
-        """Hidden states of a batch of rows.
+        """Computes the hidden states of a batch of rows.
 
         Args:
-          tokens, segments, positions, token_types: int [B, L]; `segments` numbers the blocks of a row from 1, 0 is padding.
+          tokens, segments, positions, token_types: int [B, L]; `segments` numbers the blocks of a row from 1, 0 is
+            padding.
           seeds: uint32 [B] of dropout, None outside training.
-          every_layer: also return each layer's output.
+          every_layer: whether to also return the outputs of all layers.
 
         Returns:
           [B, L, D]; with every_layer also [layers, B, L, D].
@@ -165,13 +229,15 @@ class Encoder(nn.Module):
             rematerialised(Layer, spec.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=spec.layers,
             unroll=min(spec.scan_unroll, spec.layers),
-        )
-        x, outputs = stack(spec, every_layer, name="layers")(x, jnp.arange(spec.layers), segments, seeds)
+        )(spec, self.layout, every_layer, name="layers")
+        x, outputs = stack(x, jnp.arange(spec.layers), segments, positions, seeds)
+        if PLACEMENTS[spec.norm_placement].final_norm:
+            x = norm(spec, "norm")(x)
         return (x, outputs) if every_layer else x
 
     def logits(self, hidden):
-        """The vocabulary projection, tied to the word embeddings: see Embeddings.logits."""
+        """Computes the vocabulary projection, which is tied to the word embeddings; see Embeddings.logits."""
         return self.embeddings.logits(hidden)

@@ -1,25 +1,30 @@
-"""Flash attention within segments: kernels that never write the [L, L] scores to memory. What each computes, and what it demands.
+"""Flash attention within segments: kernels that never write the [L, L] scores to memory.
 
-cudnn   NVIDIA's, through jax.nn; a GPU
-splash  Pallas' for TPUs, which comes with JAX; a TPU, or in slow motion a CPU
+cudnn   NVIDIA's kernel for GPUs, through jax.nn
+splash  the Pallas kernel for TPUs that comes with JAX; interpreted (slowly) on a CPU
 
-Neither can drop attention probabilities. Scores and softmax are float32 inside both.
+Neither supports dropout of attention probabilities. Both compute scores and softmax in float32.
 """
+
+from typing import Literal
 
 import jax
 import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_lib
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-PLATFORMS = {"cudnn": ("gpu",), "splash": ("tpu", "cpu")}  # that a kernel runs on
-FASTEST = {"gpu": "cudnn", "tpu": "splash"}  # what "auto" takes where it can; interpreting splash on a CPU is for tests
+PLATFORMS = {"cudnn": ("gpu",), "splash": ("tpu", "cpu")}  # on which each kernel runs
+FASTEST = {"gpu": "cudnn", "tpu": "splash"}  # what "auto" prefers; on a CPU, splash is for tests only
 
-LANES = 128  # of a TPU's vector registers: splash cuts rows into blocks of a multiple of this
-MAX_BLOCK = 512  # positions; the scores of a block, 1 MiB, lie in VMEM beside what the backward pass needs
+LANES = 128  # of a TPU's vector registers: splash splits rows into blocks whose size is a multiple of this
+MAX_BLOCK = 512  # positions; the scores of a block take 1 MiB of VMEM, besides what the backward pass needs
 
 
 def platform_of(device: jax.Device) -> str:
-    """ "cpu", "tpu", "gpu", or "other gpu": one that cuDNN's kernel does not know, of another maker or older than Ampere."""
+    """Returns "cpu", "tpu", "gpu" or "other gpu".
+
+    "other gpu" is one that cuDNN's kernel excludes: of another maker, or older than Ampere.
+    """
     capability = getattr(device, "compute_capability", "")  # "9.0" of an H100, "gfx942" of an MI300
     if device.platform == "gpu" and not (capability[:1].isdigit() and float(capability) >= 8):
         return "other gpu"
@@ -27,14 +32,15 @@ def platform_of(device: jax.Device) -> str:
 
 
 def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
-    """What keeps a config from running with a kernel of PLATFORMS, one line each; [] if nothing does.
+    """Returns what prevents a config from running with a kernel, one line each.
 
     Args:
       kernel: "cudnn" or "splash".
       config: the whole config.
-      platform: as platform_of tells it; None: not known, any will do.
+      platform: as platform_of names it; None: unknown, not checked.
     """
     model, head_width = config.model, config.model.width // max(config.model.heads, 1)
+    hardware = "an NVIDIA GPU, Ampere or newer" if kernel == "cudnn" else "a TPU"
     problems = []
 
     def demand(holds: bool, problem: str, remedy: str):
@@ -47,39 +53,46 @@ def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
         "make that 0, or model.skip_attention_dropout True to leave that dropout out",
     )
     demand(
+        model.attention_pattern == "global",
+        f"supports no attention pattern, and model.attention_pattern is {model.attention_pattern!r}",
+        "make that 'global'",
+    )
+    demand(
         platform is None or platform in PLATFORMS[kernel],
-        f"is for {'an NVIDIA GPU, Ampere or newer' if kernel == 'cudnn' else 'a TPU'}, not for the platform {platform!r}",
+        f"is for {hardware}, not for the platform {platform!r}",
         "make it 'auto'",
     )
     if kernel == "splash":
         demand(
             config.seq_len % LANES == 0,
-            f"cuts rows into blocks of {LANES} tokens, not seq_len {config.seq_len}",
+            f"splits rows into blocks of {LANES} tokens, not seq_len {config.seq_len}",
             f"make that a multiple of {LANES}",
         )
     else:
         demand(
             head_width % 8 == 0 and head_width <= 128,
-            f"wants heads of 8, 16, ... or 128, not model.width / model.heads = {head_width}",
+            f"needs heads of 8, 16, ... or 128, not model.width / model.heads = {head_width}",
             "change one of these",
         )
-        demand(config.seq_len % 2 == 0, f"wants an even seq_len, not {config.seq_len}", "change that")
+        demand(config.seq_len % 2 == 0, f"needs an even seq_len, not {config.seq_len}", "change that")
         demand(model.dtype != "float32", "computes in 16 bits, not in model.dtype 'float32'", "make that 'bfloat16'")
     return problems
 
 
-def cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, implementation: str = "cudnn") -> jax.Array:
-    """Attention by cuDNN, as attention.attend; q, k, v bfloat16 or float16, K <= 128 and a multiple of 8.
+def cudnn(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, implementation: Literal["xla", "cudnn"] = "cudnn"
+) -> jax.Array:
+    """Computes attention.attend with cuDNN, for q, k, v in bfloat16 or float16, K <= 128 and a multiple of 8.
 
-    The segments go in as a mask [B, 1, L, L]: the one form that packed rows can take in jax.nn, and as many bytes as the scores of one
-    head. `implementation` is jax.nn's, for machines without cuDNN.
+    The segments become a mask [B, 1, L, L], the only form that jax.nn accepts for packed rows; it has as many elements
+    as the scores of one head. `implementation` is that of jax.nn; "xla" is for machines without cuDNN.
     """
     same = segments[:, None, :, None] == segments[:, None, None, :]  # [B, 1, L, L]
     return jax.nn.dot_product_attention(q, k, v, mask=same, implementation=implementation)
 
 
 def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool = False) -> jax.Array:
-    """Attention by Pallas' splash kernel, as attention.attend; L a multiple of 128, any K.
+    """Computes attention.attend with Pallas' splash kernel, for L a multiple of 128 and any K.
 
     With `interpret` it runs on any platform, slowly.
     """
@@ -94,11 +107,12 @@ def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interp
         return kernel(q, k, v, segment_ids=splash_lib.SegmentIds(segments, segments))
 
     scale = np.float32(1.0 / np.sqrt(head_width)).astype(q.dtype)  # the kernel does not scale
-    return jax.vmap(row)(*(x.swapaxes(1, 2) for x in (q * scale, k, v)), segments).swapaxes(1, 2)
+    q, k, v = (x.swapaxes(1, 2) for x in (q * scale, k, v))
+    return jax.vmap(row)(q, k, v, segments).swapaxes(1, 2)
 
 
 def _blocks(length: int) -> splash_lib.BlockSizes:
-    """The largest blocks that divide a length; one alone up to MAX_BLOCK, so that the fused backward kernel has no partial sums to add up."""
+    """Returns the largest blocks that divide a length: with few, the fused backward kernel adds few partial sums."""
     size = next(size for size in range(MAX_BLOCK, 0, -LANES) if length % size == 0)
     return splash_lib.BlockSizes(
         block_q=size, block_kv=size, block_q_dkv=size, block_kv_dkv=size, use_fused_bwd_kernel=True

@@ -1,6 +1,7 @@
-"""Matrix products in the activations' type, whose kernels' gradients are summed in float32: over the batch, and over the devices that share it.
+"""Matrix products in the activations' type, with float32 gradients of kernels, summed over rows and devices in float32.
 
-Left to itself, JAX gives a kernel that was cast to bfloat16 a bfloat16 gradient, and the compiler sums that over the mesh before it is cast back.
+By default JAX gives a kernel that was cast to bfloat16 a bfloat16 gradient, and the compiler sums that over the mesh
+before it is cast back.
 """
 
 import functools
@@ -13,17 +14,18 @@ from jax.ad_checkpoint import checkpoint_name
 
 from spanbert_jax.model.spec import ModelSpec
 
-PRODUCT = "product"  # by which rematerialisation knows a result worth keeping: inside a custom gradient it does not see the product itself
+# The name by which rematerialisation finds the products to keep: it does not see those inside a custom gradient.
+PRODUCT = "product"
 
 
 def product(equation: str, x: jax.Array, kernel: jax.Array, dtype) -> jax.Array:
-    """einsum(equation, x, kernel) with the kernel cast to x's type.
+    """Returns einsum(equation, x, kernel) with the kernel cast to x's type.
 
     Args:
       equation: of two operands, such as "BLD,DF->BLF".
       x: activations.
-      kernel: float32; so is its gradient, whatever the type of x.
-      dtype: of the result; products are summed in float32 on their way there.
+      kernel: float32; its gradient is float32 too, whatever the type of x.
+      dtype: of the result; the sums of products are float32 before they are cast to it.
     """
     return checkpoint_name(_product(equation, x, kernel, dtype), PRODUCT)
 
@@ -39,10 +41,12 @@ def _forward(equation, x, kernel, dtype):
 
 def _backward(equation, dtype, saved, gradient):
     x, kernel = saved
-    of_x, of_kernel, of_product = re.split(",|->", equation)
+    x_letters, kernel_letters, result_letters = re.split(",|->", equation)
     gradient = gradient.astype(x.dtype)
-    to_x = jnp.einsum(f"{of_product},{of_kernel}->{of_x}", gradient, kernel.astype(x.dtype))
-    to_kernel = jnp.einsum(f"{of_x},{of_product}->{of_kernel}", x, gradient, preferred_element_type=jnp.float32)
+    to_x = jnp.einsum(f"{result_letters},{kernel_letters}->{x_letters}", gradient, kernel.astype(x.dtype))
+    to_kernel = jnp.einsum(
+        f"{x_letters},{result_letters}->{kernel_letters}", x, gradient, preferred_element_type=jnp.float32
+    )
     return to_x, to_kernel
 
 
@@ -50,25 +54,29 @@ _product.defvjp(_forward, _backward)
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """x + bias, in x's type; added in float32, so that the bias's gradient, a sum over all rows, is one of float32 too."""
+    """Returns x + bias in x's type, added in float32 so that the gradient of the bias, a sum over rows, is float32."""
     return (x.astype(jnp.float32) + bias).astype(x.dtype)
 
 
 class Linear(nn.Module):
-    """Linear map with bias: kernel [of `shape`] ~ Normal(0, init_std), bias 0 over the kernel's letters that the equation keeps."""
+    """A linear map, given by an einsum equation such as "BLD,DF->BLF".
+
+    The kernel of `shape` is drawn from Normal(0, init_std). The bias is 0; its axes are those of the kernel that the
+    result has too.
+    """
 
     spec: ModelSpec
     equation: str
     shape: tuple[int, ...]
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x):
-        """x by the equation's first letters -> activations by its last ones, in spec.dtype."""
-        _, of_kernel, of_product = re.split(",|->", self.equation)
+        """Returns the einsum of x and the kernel, plus the bias, in spec.dtype."""
+        _, kernel_letters, result_letters = re.split(",|->", self.equation)
         kernel = self.param("kernel", nn.initializers.normal(self.spec.init_std), self.shape)
-        bias = self.param(
-            "bias",
-            nn.initializers.zeros,
-            tuple(size for letter, size in zip(of_kernel, self.shape) if letter in of_product),
-        )
-        return add_bias(product(self.equation, x.astype(self.spec.dtype), kernel, self.spec.dtype), bias)
+        y = product(self.equation, x.astype(self.spec.dtype), kernel, self.spec.dtype)
+        if not self.bias:
+            return y
+        kept = tuple(size for letter, size in zip(kernel_letters, self.shape) if letter in result_letters)
+        return add_bias(y, self.param("bias", nn.initializers.zeros, kept))

@@ -1,1 +1,1 @@
-"""What a step costs on a machine that is not at hand: the real program, compiled for it and read."""
+"""What a training step costs on a machine that is not at hand: its program is compiled for that machine and read."""

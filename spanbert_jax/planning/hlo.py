@@ -1,89 +1,96 @@
-"""The text of a compiled XLA program, parsed: computations of instructions, how often a loop runs, who takes part in a collective.
+"""The text of a compiled XLA program, parsed into computations of instructions, and the trip counts of its loops.
 
-The text is one partition's program, as `compiled.as_text()` prints it for TPU, GPU or CPU. It names operands without their shapes, so an
-instruction means something only within its computation.
+The text is one partition's program, as `compiled.as_text()` prints it for TPU, GPU or CPU. It names operands without
+their shapes, so an instruction can be understood only within its computation.
 """
 
 import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from spanbert_jax.errors import InputError
 
-# A bracket, or one array of a shape: dtype[dims]{layout}. A layout holds round brackets too, but never curly ones.
-_SHAPE = re.compile(r"[()]|([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
+# A bracket, or one array of a shape: dtype[dims]{layout}. A layout may contain round brackets, but no curly ones.
+_SHAPE_TOKEN = re.compile(r"[()]|([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.-]+) = ")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) .*\{$")
 _NAME = re.compile(r"%([\w.-]+)")
-_TRANSPARENT = ("bitcast", "convert", "copy", "reshape", "copy-start", "copy-done")  # of a scalar: the same number
-_FLIPPED = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
-_PAST_BOUND = {"LT": 0, "LE": 1, "GT": 0, "GE": -1, "NE": 0}  # where the range of a loop ends, after its bound
+
+# Instructions that leave the value of a scalar as it is.
+_SAME_SCALAR = ("bitcast", "convert", "copy", "reshape", "copy-start", "copy-done")
+# The comparison that holds after the two sides are swapped.
+_SWAPPED_DIRECTION = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
+# What to add to the bound of a loop to get the end of a Python range.
+_RANGE_END = {"LT": 0, "LE": 1, "GT": 0, "GE": -1, "NE": 0}
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a shape, as one device holds it."""
+    """One array of a shape, as one device stores it."""
 
     dtype: str
     dims: tuple[int, ...]
-    memory: int  # its space: 0 is main memory (HBM); a TPU's VMEM is 1, a host's memory 5
+    memory: int  # memory space: 0 is main memory (HBM), 1 a TPU's VMEM, 5 the host's memory
 
     @functools.cached_property
     def elements(self) -> int:
-        """Their number, padding of the layout not counted."""
+        """Number of elements, without the padding of the layout."""
         return math.prod(self.dims)
 
     @functools.cached_property
     def bits(self) -> int:
-        """Of one element; 0 of a token."""
+        """Bits of one element; 0 for types without data (XLA's "token")."""
         width = re.search(r"\d+", self.dtype)
         return int(width[0]) if width else 8 * (self.dtype == "pred")
 
     @property
     def bytes(self) -> int:
-        """Of the whole, padding not counted."""
+        """Bytes of all elements, without the padding of the layout."""
         return -(-self.elements * self.bits // 8)
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line. `parts` holds the arrays of its result: one part of one array, or of a tuple a part for each element, its arrays flat."""
+    """One line of a computation."""
 
     name: str
     opcode: str
-    parts: tuple[tuple[Array, ...], ...]
+    outputs: tuple[tuple[Array, ...], ...]  # a tuple's elements, nested ones flattened; one element if not a tuple
     operands: tuple[str, ...]
-    literal: str  # what stands between the brackets: of a constant its value, of a parameter its number
+    literal: str  # the text between the brackets: the value of a constant, the number of a parameter
     attributes: str  # the text after the operands, up to the metadata
-    op_name: str  # where the program's author asked for it, "" if unknown
-    config: str  # the backend's notes
+    op_name: str  # the operation in the traced Python program, "" if unknown
+    config: str  # the backend_config
 
     @property
     def arrays(self) -> tuple[Array, ...]:
         """All arrays of the result."""
-        return tuple(array for part in self.parts for array in part)
+        return tuple(array for output in self.outputs for array in output)
+
+    @property
+    def computed_arrays(self) -> tuple[Array, ...]:
+        """The arrays that the instruction computes: all but the operands and semaphores in the tuple of a "-start"."""
+        if not self.opcode.endswith("-start") or self.opcode == "all-reduce-start":
+            return self.arrays
+        return self.outputs[0 if self.opcode == "copy-start" else 1]
 
     def called(self, attribute: str) -> str:
-        """The computation that an attribute names, "" if there is none.
-
-        Args:
-          attribute: "calls", "to_apply", "body", "condition", ...
-        """
+        """Returns the name of the computation in an attribute ("calls", "body", ...), "" if there is none."""
         found = re.search(rf"\b{attribute}=%([\w.-]+)", self.attributes)
         return found[1] if found else ""
 
     def numbers(self, attribute: str) -> tuple[int, ...]:
-        """The numbers of an attribute like dimensions={0,1}; () if there is none."""
+        """Returns the numbers in an attribute such as dimensions={0,1}; () if there is none."""
         found = re.search(rf"\b{attribute}=\{{?([\d,]*)", self.attributes)
         return integers(found[1]) if found else ()
 
 
 @dataclass(frozen=True)
 class Computation:
-    """Instructions by name, in order; an operand stands before its user."""
+    """Instructions by name, in program order: operands come before their users."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -91,101 +98,130 @@ class Computation:
 
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
-        """Names, by number."""
-        found = [one for one in self.instructions.values() if one.opcode == "parameter"]
-        return tuple(one.name for one in sorted(found, key=lambda one: int(one.literal)))
+        """Names of the parameters, by their number."""
+        found = [each for each in self.instructions.values() if each.opcode == "parameter"]
+        return tuple(each.name for each in sorted(found, key=lambda each: int(each.literal)))
 
     @functools.cached_property
     def users(self) -> dict[str, list[tuple[Instruction, int]]]:
-        """Name -> who takes it, and as which operand."""
+        """For each name the instructions that take it, with the index of the operand."""
         users = defaultdict(list)
-        for one in self.instructions.values():
-            for position, operand in enumerate(one.operands):
-                users[operand].append((one, position))
+        for instruction in self.instructions.values():
+            for index, operand in enumerate(instruction.operands):
+                users[operand].append((instruction, index))
         return users
 
-    def source(self, name: str) -> Instruction:
-        """What a scalar comes from: copies and the like, and elements of a tuple made here, are looked through."""
-        one = self.instructions[name]
-        if one.opcode in _TRANSPARENT:
-            return self.source(one.operands[0])
-        if one.opcode == "get-tuple-element":
-            made = self.instructions[one.operands[0]]
-            return self.source(made.operands[one.numbers("index")[0]]) if made.opcode == "tuple" else one
-        return one
+    def operand(self, instruction: Instruction, index: int) -> Instruction:
+        """Returns the instruction that computes an operand."""
+        return self.instructions[instruction.operands[index]]
+
+    def scalar_source(self, name: str) -> Instruction:
+        """Returns the instruction that a scalar originates from, behind copies, conversions and tuples made here."""
+        instruction = self.instructions[name]
+        if instruction.opcode in _SAME_SCALAR:
+            return self.scalar_source(instruction.operands[0])
+        if instruction.opcode == "get-tuple-element":
+            source = self.operand(instruction, 0)
+            if source.opcode == "tuple":
+                return self.scalar_source(source.operands[instruction.numbers("index")[0]])
+        return instruction
+
+
+class _Binary(NamedTuple):
+    """An instruction of two scalars, and the instructions that they originate from."""
+
+    instruction: Instruction
+    left: Instruction
+    right: Instruction
 
 
 @dataclass(frozen=True)
 class Module:
-    """A program: its computations by name, that which runs first, and for how many partitions it is (0: the text does not tell).
+    """A program: its computations by name and the one that runs first.
 
-    Of several slices of TPUs it is the program of each, and its partitions are those of one.
+    For several TPU slices it is the program of each slice.
     """
 
     computations: dict[str, Computation]
     entry: Computation
-    partitions: int = 0
+    partitions: int = 0  # of one slice; 0: the text does not say
 
-    def trip_count(self, within: Computation, loop: Instruction) -> int | None:
-        """How often a while's body runs; None if the text does not tell.
+    def trip_count(self, computation: Computation, loop: Instruction) -> int | None:
+        """Returns how often the body of a while loop runs, or None if the text does not say.
 
-        As the compiler noted it, or else read off a loop that counts: the condition's comparison, the number it starts from and the step.
+        The compiler's note is used if there is one. Otherwise the loop must be a counting one: the trip count follows
+        from the comparison in its condition, the counter's initial value and the step that its body adds.
         """
-        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.config)
-        if known:
-            return int(known[1])
-        test = self._binary(self.computations[loop.called("condition")], None)
-        direction = re.search(r"direction=(\w+)", test[0].attributes) if test else None
-        init = within.source(loop.operands[0])
-        if not direction or init.opcode != "tuple" or direction[1] not in _FLIPPED:
+        noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.config)
+        if noted:
+            return int(noted[1])
+        comparison = self._binary(self.computations[loop.called("condition")])
+        initial = computation.scalar_source(loop.operands[0])
+        direction = comparison and re.search(r"direction=(\w+)", comparison.instruction.attributes)
+        if not comparison or not direction or direction[1] not in _RANGE_END or initial.opcode != "tuple":
             return None
-        _, left, right = test
-        direction = direction[1]
-        if left.opcode == "constant":
-            left, right, direction = right, left, _FLIPPED[direction]
-        if left.opcode != "get-tuple-element":
-            return None
-        counter = left.numbers("index")[0]
-        if right.opcode == "get-tuple-element":  # the bound is carried along
-            right = within.source(init.operands[right.numbers("index")[0]])
-        start, bound = _constant(within.source(init.operands[counter])), _constant(right)
-        step = self._step(self.computations[loop.called("body")], counter)
-        return None if None in (start, bound) or not step else len(range(start, bound + _PAST_BOUND[direction], step))
 
-    def _binary(
-        self, computation: Computation, name: str | None
-    ) -> tuple[Instruction, Instruction, Instruction] | None:
-        """The instruction of two operands at a name (None: the root) and what they come from; a fusion is looked into."""
-        one = computation.source(name or computation.root.name)
-        if one.opcode == "fusion":
-            fused = self.computations[one.called("calls")]
-            inner = self._binary(fused, None)
-            return inner and (
-                inner[0],
-                *(
-                    computation.source(one.operands[int(side.literal)]) if side.opcode == "parameter" else side
-                    for side in inner[1:]
-                ),
+        counter, bound, order = comparison.left, comparison.right, direction[1]
+        if counter.opcode == "constant":
+            counter, bound, order = bound, counter, _SWAPPED_DIRECTION[order]
+        if counter.opcode != "get-tuple-element":
+            return None
+        counter_index = counter.numbers("index")[0]
+        if bound.opcode == "get-tuple-element":  # the bound is an element of the loop's state
+            bound = computation.scalar_source(initial.operands[bound.numbers("index")[0]])
+
+        first = _constant(computation.scalar_source(initial.operands[counter_index]))
+        last = _constant(bound)
+        step = self._step(self.computations[loop.called("body")], counter_index)
+        if first is None or last is None or not step:
+            return None
+        return len(range(first, last + _RANGE_END[order], step))
+
+    def _binary(self, computation: Computation, name: str = "") -> _Binary | None:
+        """Returns the instruction of two operands that computes a scalar, also one inside a fusion.
+
+        Args:
+          computation: where the scalar is used.
+          name: of the scalar; "" for the root.
+        """
+        instruction = computation.scalar_source(name or computation.root.name)
+        if instruction.opcode == "fusion":
+            inner = self._binary(self.computations[instruction.called("calls")])
+            if inner is None:
+                return None
+            outer_operands = (
+                computation.scalar_source(instruction.operands[int(side.literal)])
+                if side.opcode == "parameter"
+                else side
+                for side in (inner.left, inner.right)
             )
-        return (one, *map(computation.source, one.operands)) if len(one.operands) == 2 else None
-
-    def _step(self, body: Computation, counter: int) -> int | None:
-        """What a loop's body adds to an element of its tuple."""
-        after = self._binary(body, body.root.operands[counter]) if body.root.opcode == "tuple" else None
-        if not after or after[0].opcode not in ("add", "subtract"):
+            return _Binary(inner.instruction, *outer_operands)
+        if len(instruction.operands) != 2:
             return None
-        step = next((number for number in map(_constant, after[1:]) if number is not None), None)
-        return -step if step and after[0].opcode == "subtract" else step
+        return _Binary(instruction, *map(computation.scalar_source, instruction.operands))
+
+    def _step(self, body: Computation, index: int) -> int | None:
+        """Returns the constant that the body of a loop adds to an element of the loop's state, None if it does not."""
+        if body.root.opcode != "tuple":
+            return None
+        change = self._binary(body, body.root.operands[index])
+        if not change or change.instruction.opcode not in ("add", "subtract"):
+            return None
+        left, right = _constant(change.left), _constant(change.right)
+        step = right if left is None else left
+        return -step if step and change.instruction.opcode == "subtract" else step
 
 
 def parse(text: str) -> Module:
-    """The program of a text.
+    """Parses the text of a compiled program.
 
     Raises:
       InputError: it is not the text of a compiled program.
     """
-    computations, entry = {}, None
-    name, instructions, root = "", {}, None
+    computations: dict[str, Computation] = {}
+    name, entry = "", ""
+    instructions: dict[str, Instruction] = {}
+    root: Instruction | None = None
     for line in text.splitlines():
         if line.startswith("}") and root:
             computations[name] = Computation(name, instructions, root)
@@ -193,56 +229,49 @@ def parse(text: str) -> Module:
         elif line.startswith((" ", "\t")):
             head = _INSTRUCTION.match(line)
             if head:
-                one = _instruction(head[2], line[head.end() :])
-                instructions[one.name] = one
-                root = one if head[1] else root
+                instruction = _instruction(head[2], line[head.end() :])
+                instructions[instruction.name] = instruction
+                root = instruction if head[1] else root
         elif line.endswith("{") and (head := _COMPUTATION.match(line)):
             name, instructions, root = head[2], {}, None
             entry = name if head[1] else entry
     if entry not in computations:
         raise InputError(
-            "the text of a compiled program has no ENTRY computation: give what compiled.as_text() returns, whole"
+            "the text of a compiled program has no ENTRY computation: pass the whole text of compiled.as_text()"
         )
     partitions = re.search(r"^HloModule .*\bnum_partitions=(\d+)", text, re.MULTILINE)
     return Module(computations, computations[entry], int(partitions[1]) if partitions else 0)
 
 
 def _instruction(name: str, text: str) -> Instruction:
-    """Of "shape opcode(operands), attributes, metadata={...}, backend_config={...}"."""
-    parts, end = _parts(text)
-    opening = text.index("(", end)
-    closing = _closing(text, opening)
-    literal, rest = text[opening + 1 : closing], text[closing + 1 :]
+    """Parses "shape opcode(operands), attributes, metadata={...}, backend_config={...}"."""
+    outputs, shape_end = _shape(text)
+    opening = text.index("(", shape_end)
+    closing = _closing_bracket(text, opening)
+    opcode, literal, rest = text[shape_end:opening].strip(), text[opening + 1 : closing], text[closing + 1 :]
     rest, _, config = rest.partition(", backend_config=")
     attributes, _, metadata = rest.partition(", metadata={")
+    operands = () if opcode == "constant" else tuple(_NAME.findall(literal))
     op_name = re.search(r'op_name="([^"]*)"', metadata)
-    opcode = text[end:opening].strip()
-    return Instruction(
-        name,
-        opcode,
-        parts,
-        () if opcode == "constant" else tuple(_NAME.findall(literal)),
-        literal,
-        attributes,
-        op_name[1] if op_name else "",
-        config,
-    )
+    return Instruction(name, opcode, outputs, operands, literal, attributes, op_name[1] if op_name else "", config)
 
 
-def _parts(text: str) -> tuple[tuple[tuple[Array, ...], ...], int]:
-    """The arrays of the shape that a text starts with, by elements of its outermost tuple, and where the shape ends."""
-    parts, depth = [], 0
-    for token in _SHAPE.finditer(text):
-        if token[0] == "(":
+def _shape(text: str) -> tuple[tuple[tuple[Array, ...], ...], int]:
+    """Returns the arrays of the shape at the start of a text, see Instruction.outputs, and where the shape ends."""
+    outputs: list[list[Array]] = []
+    depth = 0
+    for token in _SHAPE_TOKEN.finditer(text):
+        bracket, is_array = token[0], token[1] is not None
+        if bracket == "(":
             depth += 1
-        if (token[0] == "(" and depth == 2) or (token[1] and depth < 2):
-            parts.append([])
-        if token[0] == ")":
+        if (bracket == "(" and depth == 2) or (is_array and depth < 2):
+            outputs.append([])  # the next element of the outermost tuple begins
+        if bracket == ")":
             depth -= 1
-        if token[1]:
-            parts[-1].append(_array(token[1], token[2], token[3] or ""))
+        if is_array:
+            outputs[-1].append(_array(token[1], token[2], token[3] or ""))
         if not depth:
-            return tuple(map(tuple, parts)), token.end()
+            return tuple(map(tuple, outputs)), token.end()
     raise InputError(f"the text of a compiled program has an instruction without a shape: {text[:80]!r}")
 
 
@@ -252,8 +281,8 @@ def _array(dtype: str, dims: str, layout: str) -> Array:
     return Array(dtype, integers(dims), int(memory[1]) if memory else 0)
 
 
-def _closing(text: str, opening: int) -> int:
-    """Where the bracket that opens here is closed."""
+def _closing_bracket(text: str, opening: int) -> int:
+    """Returns the index of the bracket that closes the one at `opening`."""
     depth = 0
     for bracket in re.finditer(r"[()]", text[opening:]):
         depth += 1 if bracket[0] == "(" else -1
@@ -263,89 +292,11 @@ def _closing(text: str, opening: int) -> int:
 
 
 def integers(text: str) -> tuple[int, ...]:
-    """Those of a text, as they stand: "{{0,1},{2,3}}" -> 0, 1, 2, 3."""
+    """Returns all integers of a text in order: (0, 1, 2, 3) for "{{0,1},{2,3}}"."""
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
-def _constant(one: Instruction) -> int | None:
-    return int(one.literal) if one.opcode == "constant" and re.fullmatch(r"-?\d+", one.literal) else None
-
-
-_LISTED = re.compile(r"replica_groups=\{(.*?)\}(?!,\{)")
-_IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(
-    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((?:\[([\d,]+)\](?:T\(([\d,]+)\))?|([\d,]*))\))? \{([^}]*)\}"
-)
-_PAIRS = re.compile(r"source_target_pairs=\{(.*?)\}(?!,\{)")
-
-
-def device_groups(attributes: str, devices: int) -> list[tuple[int, ...]]:
-    """Which partitions exchange data with each other, from the attributes of a collective in any of their syntaxes.
-
-    Of a collective-permute: the chains and rings along which data goes. A group of one moves nothing.
-
-    Args:
-      attributes: of the instruction.
-      devices: of the program; all are one group where none is given.
-
-    Raises:
-      InputError: a syntax that is not known.
-    """
-    if found := _PAIRS.search(attributes):
-        return _chains(integers(found[1]))
-    if found := _MESH.search(attributes):
-        return _mesh_groups(*found.groups())
-    if found := _IOTA.search(attributes):
-        order, size = _iota(found[2], found[3]), integers(found[1])[-1]
-        return [order[start : start + size] for start in range(0, len(order), size)]
-    if found := _LISTED.search(attributes):
-        return [integers(group) for group in re.findall(r"\d[\d,]*", found[1])] or [tuple(range(devices))]
-    if "replica_groups=" in attributes:
-        raise InputError(
-            f"the replica_groups of a collective are written in a way that is not known: {attributes[:120]}"
-        )
-    return [tuple(range(devices))]
-
-
-def _iota(dims: str, transposed: str | None) -> tuple[int, ...]:
-    """0, 1, 2, ... in an array of these dims, transposed, read row by row."""
-    sizes = integers(dims)
-    strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    order = (0,)
-    for axis in integers(transposed) if transposed else range(len(sizes)):
-        order = tuple(base + step * strides[axis] for base in order for step in range(sizes[axis]))
-    return order
-
-
-def _mesh_groups(
-    axes: str, dims: str | None, transposed: str | None, listed: str | None, over: str
-) -> list[tuple[int, ...]]:
-    """Of mesh['a'=2,'b'=4], device_ids=(...) {'b'}: those that differ only along the axes named last, or along 'b':(m)k, a part of one."""
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", axes)}
-    total = math.prod(sizes.values())
-    order = _iota(dims, transposed) if dims else integers(listed) if listed else tuple(range(total))
-    strides = {name: math.prod(list(sizes.values())[place + 1 :]) for place, name in enumerate(sizes)}
-    moving = []  # (stride, size) of each axis or part of one
-    for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", over):
-        size, before = int(size or sizes[name]), int(before or 1)
-        moving.append((strides[name] * (sizes[name] // (before * size)), size))
-    groups = defaultdict(list)
-    for position in range(total):
-        groups[position - sum(position // stride % size * stride for stride, size in moving)].append(order[position])
-    return [tuple(group) for group in groups.values()]
-
-
-def _chains(numbers: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Of source, target, source, target, ...: each chain or ring that data goes along."""
-    following = dict(zip(numbers[::2], numbers[1::2]))
-    seen = set()
-
-    def walk(device) -> Iterator[int]:
-        while device is not None and device not in seen:
-            seen.add(device)
-            yield device
-            device = following.get(device)
-
-    targets = set(following.values())
-    heads = [device for device in following if device not in targets]
-    return [chain for chain in (tuple(walk(device)) for device in (*heads, *following)) if chain]
+def _constant(instruction: Instruction) -> int | None:
+    """Returns the value of an integer constant, None for all other instructions."""
+    is_integer = instruction.opcode == "constant" and re.fullmatch(r"-?\d+", instruction.literal)
+    return int(instruction.literal) if is_integer else None

@@ -1,7 +1,8 @@
-"""A plan for a person, and as one JSON object."""
+"""A plan as text for people, and as one JSON object."""
 
 import dataclasses
 import io
+from collections.abc import Sequence
 
 import rich.box
 import rich.console
@@ -11,12 +12,13 @@ from spanbert_jax.planning.plan import Plan, collectives_by_kind, parameters_by_
 from spanbert_jax.training.metrics import duration
 
 MIB, GIB = 2**20, 2**30
+RECOMPUTED_SHARE = 0.02  # compiled FLOPs that exceed the formula's by more than this share are reported as such
 
 
 def to_json(plan: Plan) -> dict:
-    """All figures of a plan; units stand in the names, FLOPs and bytes are those of one step."""
+    """Returns all figures of a plan. Units are in the names; FLOPs and bytes are those of one step."""
     device, line = plan.topology.device, plan.roofline
-    compiled_flops = plan.costs.flops * plan.devices
+    parameters, collectives = parameters_by_sharding(plan), collectives_by_kind(plan)
     return {
         "config": plan.config.name,
         "topology": plan.topology.name,
@@ -29,18 +31,18 @@ def to_json(plan: Plan) -> dict:
         "attention": plan.program.spec.attention,
         "batch_size": plan.config.batch_size,
         "seq_len": plan.config.seq_len,
-        "parameters": sum(row["parameters"] for row in parameters_by_sharding(plan)),
-        "parameters_by_sharding": parameters_by_sharding(plan),
+        "parameters": sum(row["parameters"] for row in parameters),
+        "parameters_by_sharding": parameters,
         "arguments_bytes": plan.arguments_bytes,
         "temporaries_bytes": plan.temporaries_bytes,
         "peak_bytes": plan.peak_bytes,
         "device_memory_bytes": device.memory_bytes,
         "fits": True,
         "analytic_flops": plan.program.flops_per_step,
-        "compiled_flops": compiled_flops,
+        "compiled_flops": plan.costs.flops * plan.devices,
         "memory_traffic_bytes_per_device": plan.costs.bytes,
-        "collectives": collectives_by_kind(plan),
-        "collective_bytes_per_device": sum(row["bytes"] for row in collectives_by_kind(plan)),
+        "collectives": collectives,
+        "collective_bytes_per_device": sum(row["bytes"] for row in collectives),
         "compute_seconds": line.compute_seconds,
         "memory_seconds": line.memory_seconds,
         "interconnect_seconds": line.interconnect_seconds,
@@ -58,73 +60,78 @@ def to_json(plan: Plan) -> dict:
 
 
 def show(plan: Plan) -> str:
-    """The plan in tables and lines."""
+    """Returns the plan as tables and lines."""
     figures = to_json(plan)
     mesh = ", ".join(f"{axis}={size}" for axis, size in figures["mesh"].items())
+    heading = (
+        f"{figures['config']} on {figures['topology']}: {figures['devices']} x {figures['device']['name']}, "
+        f"mesh {mesh}, accumulation {figures['accumulation']}, remat {figures['remat']}, "
+        f"attention {figures['attention']}; compiled in {figures['compile_seconds']:.0f} s"
+    )
     return "\n".join(
-        [
-            f"{figures['config']} on {figures['topology']}: {plan.devices} x {plan.topology.device.name}, mesh {mesh}, accumulation "
-            f"{figures['accumulation']}, remat {figures['remat']}, attention {figures['attention']}; compiled in {plan.compile_seconds:.0f} s",
-            _table(
-                ("parameters by sharding", "number", "MiB", "MiB a device"),
-                [
-                    (
-                        row["layout"],
-                        f"{row['parameters']:,}",
-                        f"{row['bytes'] / MIB:,.1f}",
-                        f"{row['bytes_per_device'] / MIB:,.1f}",
-                    )
-                    for row in figures["parameters_by_sharding"]
-                ],
-            ),
-            _table(
-                ("collectives of a step", "over", "types", "number", "MiB a device", "ms"),
-                [
-                    (
-                        row["kind"],
-                        " x ".join(row["axes"]) or "-",
-                        ", ".join(row["dtypes"]),
-                        f"{row['count']:,}",
-                        f"{row['bytes'] / MIB:,.1f}",
-                        f"{row['seconds'] * 1e3:,.2f}",
-                    )
-                    for row in figures["collectives"]
-                ],
-            ),
-            *_lines(plan, figures),
-        ]
+        [heading, _parameters_table(figures), _collectives_table(figures), _memory_line(figures), *_time_lines(figures)]
     )
 
 
-def _lines(plan: Plan, figures: dict) -> list[str]:
-    """Memory, FLOPs, roofline and bill, a line each."""
-    line = plan.roofline
-    more = figures["compiled_flops"] / figures["analytic_flops"] - 1
-    times = "  ".join(
-        f"{name} {getattr(line, f'{name}_seconds') * 1e3:,.1f}"
-        for name in ("compute", "memory", "interconnect", "network")
+def _parameters_table(figures: dict) -> str:
+    rows = [
+        (row["layout"], f"{row['parameters']:,}", f"{row['bytes'] / MIB:,.1f}", f"{row['bytes_per_device'] / MIB:,.1f}")
+        for row in figures["parameters_by_sharding"]
+    ]
+    return _table(("parameters by sharding", "number", "MiB", "MiB per device"), rows)
+
+
+def _collectives_table(figures: dict) -> str:
+    rows = [
+        (
+            row["kind"],
+            " x ".join(row["axes"]) or "-",
+            ", ".join(row["dtypes"]),
+            f"{row['count']:,}",
+            f"{row['bytes'] / MIB:,.1f}",
+            f"{row['seconds'] * 1e3:,.2f}",
+        )
+        for row in figures["collectives"]
+    ]
+    return _table(("collectives per step", "over", "types", "number", "MiB per device", "ms"), rows)
+
+
+def _memory_line(figures: dict) -> str:
+    peak, available, arguments, temporaries = (
+        f"{figures[name] / GIB:.2f}"
+        for name in ("peak_bytes", "device_memory_bytes", "arguments_bytes", "temporaries_bytes")
     )
+    return f"memory     {peak} GiB per device of {available}: arguments {arguments}, temporaries {temporaries}. It fits"
+
+
+def _time_lines(figures: dict) -> list[str]:
+    """Returns the lines of the FLOPs, the roofline, the bound and the whole run."""
+    analytic, compiled = figures["analytic_flops"], figures["compiled_flops"]
+    flops = f"{analytic / 1e12:,.1f} T per step by formula, {compiled / 1e12:,.1f} T compiled"
+    excess = compiled / analytic - 1
+    if excess > RECOMPUTED_SHARE:
+        flops += f" ({excess:+.0%}: recomputed by remat)"
+    names = ("compute", "memory", "interconnect", "network")
+    times = "  ".join(f"{name} {figures[f'{name}_seconds'] * 1e3:,.1f}" for name in names)
+    step, serial = (f"{figures[name] * 1e3:,.1f}" for name in ("step_seconds", "step_without_overlap_seconds"))
     return [
-        f"memory     {plan.peak_bytes / GIB:.2f} GiB a device of {plan.topology.device.memory_bytes / GIB:.2f}: arguments "
-        f"{plan.arguments_bytes / GIB:.2f}, temporaries {plan.temporaries_bytes / GIB:.2f}. It fits",
-        f"FLOPs      {figures['analytic_flops'] / 1e12:,.1f} T a step by formula, {figures['compiled_flops'] / 1e12:,.1f} T compiled ({more:+.0%}: what "
-        "remat computes anew)"
-        if more > 0.02
-        else f"FLOPs      {figures['analytic_flops'] / 1e12:,.1f} T a step by formula, {figures['compiled_flops'] / 1e12:,.1f} T compiled",
-        f"roofline   ms a step: {times}",
-        f"bound      {line.bound_seconds * 1e3:,.1f} ms a step, by {line.bound_by} ({line.serial_seconds * 1e3:,.1f} if nothing overlapped): MFU "
-        f"{plan.mfu:.0%}, {plan.tokens_per_second:,.0f} tokens/s",
-        f"the run    {plan.config.total_steps:,} steps: {duration(plan.run_seconds)}, {figures['accelerator_hours']:,.0f} accelerator-hours, at the bound; "
-        "a real one takes longer",
+        f"FLOPs      {flops}",
+        f"roofline   ms per step: {times}",
+        f"bound      {step} ms per step, by {figures['bound_by']} ({serial} if nothing overlaps): "
+        f"MFU {figures['mfu']:.0%}, {figures['tokens_per_second']:,.0f} tokens/s",
+        f"run        {figures['total_steps']:,} steps: {duration(figures['run_seconds'])}, "
+        f"{figures['accelerator_hours']:,.0f} accelerator-hours at the bound; a real run takes longer",
     ]
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table; columns of numbers after the first are aligned to the right."""
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number and rows and rows[0][number][:1].isdigit() else "left")
+    for column, head in enumerate(heads):
+        is_number = column > 0 and bool(rows) and rows[0][column][:1].isdigit()
+        table.add_column(head, justify="right" if is_number else "left")
     for row in rows:
         table.add_row(*row)
-    console = rich.console.Console(file=io.StringIO(), width=120)
-    console.print(table)
-    return console.file.getvalue().rstrip()
+    output = io.StringIO()
+    rich.console.Console(file=output, width=120).print(table)
+    return output.getvalue().rstrip()

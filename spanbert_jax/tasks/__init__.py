@@ -1,1 +1,1 @@
-"""What a pretrained model is used for: one file a task."""
+"""Uses of a pretrained model, one file per task."""

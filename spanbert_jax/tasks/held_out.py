@@ -1,55 +1,52 @@
-"""Text that a run has not seen, with the spans that its evaluation hides."""
+"""Held-out text of a run as marked texts, with the spans that the run's evaluation masks."""
 
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from spanbert_jax.data.batches import Feed, open_corpus
 from spanbert_jax.data.pipeline import Batch
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.tasks.marks import MarkedText, hide
+from spanbert_jax.tasks.marks import MarkedText, hide_tokens
 
 
-def held_out_texts(config, tokenizer: Tokenizer, workdir: Path, count: int) -> list[MarkedText]:
-    """`count` texts from all over the run's held-out split, each a block, its spans those of the run's evaluation (fixed for ever).
+def held_out_texts(config: ConfigDict, tokenizer: Tokenizer, workdir: Path, count: int) -> list[MarkedText]:
+    """Returns `count` blocks, spread evenly over the run's held-out rows; always the same ones.
 
-    Every token of a span is hidden, also where the masking law keeps or replaces some. The same texts each time.
+    Spans are those of the run's evaluation. All their tokens are hidden, also those that masking keeps or replaces.
 
     Raises:
-      InputError: the store is gone or holds no such text, or fewer than `count` rows of it.
+      InputError: the store is missing, has no held-out text, or has fewer than `count` rows of it.
     """
 
-    def refuse(_):
-        raise InputError(f"{workdir}: its store is gone; the text of the run is needed to look at")
+    def refuse_tokenising(_: str) -> None:
+        raise InputError(f"{workdir}: the store of the run, from which the text is read, is missing")
 
-    feed = Feed(config, open_corpus(config, tokenizer, workdir, refuse), tokenizer)
-    texts = [
-        (batch, row)
+    feed = Feed(config, open_corpus(config, tokenizer, workdir, refuse_tokenising), tokenizer)
+    rows = [
+        (batch, int(row))
         for name in feed.names
         for batch in feed.held_out(name)
         for row in np.flatnonzero(batch["segments"].any(1))
     ]
-    there = len(texts)
-    if not 1 <= count <= there:
-        raise InputError(
-            f"{workdir}: {count} held-out texts asked for; give a number from 1 to {there}"
-            if there
-            else f"{workdir}: no document is held out in its store"
-        )
-    wanted = (2 * np.arange(count) + 1) * there // (2 * count)  # [count] evenly spread
-    return [first_block(*texts[number], tokenizer) for number in wanted]
+    if not rows:
+        raise InputError(f"{workdir}: no document is held out in its store")
+    if not 1 <= count <= len(rows):
+        raise InputError(f"{workdir}: cannot show {count} held-out texts; give a number from 1 to {len(rows)}")
+    chosen = (2 * np.arange(count) + 1) * len(rows) // (2 * count)  # [count]: the middles of `count` equal intervals
+    return [first_block(*rows[number], tokenizer) for number in chosen]
 
 
 def first_block(batch: Batch, row: int, tokenizer: Tokenizer) -> MarkedText:
-    """The first block of a row of a masked batch, as it was before masking, with its masked tokens as spans."""
-    used = batch["mlm_weights"][row] > 0  # [M]
-    places = batch["mlm_positions"][row][used]
+    """Returns the first block of a row (segment A of a pair) as it was before masking, its masked tokens as spans."""
+    is_used = batch["mlm_weights"][row] > 0  # [M]
+    masked = batch["mlm_positions"][row][is_used]
     tokens = batch["tokens"][row].copy()  # [L]
-    tokens[places] = batch["mlm_targets"][row][used]
-    hidden = np.zeros(len(tokens), np.bool_)
-    hidden[places] = True
-    block = np.flatnonzero((batch["segments"][row] == 1) & (batch["token_types"][row] == 0))[
-        1:-1
-    ]  # of a pair, A; without [CLS] and [SEP]
-    return hide(tokens[block].tolist(), hidden[block].tolist(), tokenizer)
+    tokens[masked] = batch["mlm_targets"][row][is_used]
+    is_hidden = np.zeros(len(tokens), np.bool_)  # [L]
+    is_hidden[masked] = True
+    in_block = (batch["segments"][row] == 1) & (batch["token_types"][row] == 0)  # [L]
+    positions = np.flatnonzero(in_block)[1:-1]  # without [CLS] and [SEP]
+    return hide_tokens(tokens[positions].tolist(), is_hidden[positions].tolist(), tokenizer)

@@ -1,47 +1,48 @@
 """Text in which spans are marked as hidden.
 
-    [[Abraham Lincoln]]    these words: the model does not see them, and its guess can be compared with them
-    [MASK:3]               three tokens nobody knows; [MASK] is [MASK:1]
+    [[Abraham Lincoln]]    known words: the model does not see them, and its guess can be compared with them
+    [MASK:3]               three unknown tokens; [MASK] is short for [MASK:1]
 
-A mark holds whole words, and there is text between two marks. The text beside a [MASK] is cut into tokens as if a space stood there.
+A mark contains whole words, and there is text between two marks. The text on both sides of a [MASK] is tokenised as if
+the [MASK] were a space.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spanbert_jax.data.sources.lines import lines as lines_of
-from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer
 from spanbert_jax.errors import InputError
 
 MARK = re.compile(r"\[\[(?P<words>.*?)\]\]|\[MASK(?::(?P<tokens>[0-9]{1,4}))?\]")
-REMAINS = re.compile(r"\[\[|\]\]|\[MASK\b")  # of a mark that was not understood
+INCOMPLETE_MARK = re.compile(r"\[\[|\]\]|\[MASK\b")
 HELP = "mark what to hide as [[these words]], or as [MASK:3] for three unknown tokens"
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """A run of hidden tokens."""
+class HiddenSpan:
+    """An interval of hidden tokens."""
 
-    start: int  # index of its first token in the text's tokens
-    length: int  # tokens
-    true: tuple[int, ...] | None  # ids [length] of what was there; None if nobody knows
-    text: str | None  # and as it was written
+    start: int  # index of the first token in MarkedText.tokens
+    length: int  # in tokens
+    true: tuple[int, ...] | None  # ids [length] of the tokens that are hidden; None if they are unknown
+    text: str | None  # the hidden words as they were written; None if they are unknown
 
     @property
     def end(self) -> int:
-        """Index after its last token."""
+        """Index after the last token."""
         return self.start + self.length
 
 
 @dataclasses.dataclass(frozen=True)
 class MarkedText:
-    """A text as the model sees it, and as a person wrote it."""
+    """A text as the model sees it, and as it was written."""
 
-    tokens: tuple[int, ...]  # ids, [MASK] throughout the spans; without [CLS] and [SEP]
-    spans: tuple[Span, ...]  # in order; at least one, and a token between any two
-    parts: tuple[str, ...]  # the text before the first span, between the spans, and after the last
+    tokens: tuple[int, ...]  # ids; [MASK] at all positions of the spans; without [CLS] and [SEP]
+    spans: tuple[HiddenSpan, ...]  # in order; at least one, and at least one token between any two
+    context: tuple[str, ...]  # the text before the first span, between each two, and after the last: spans + 1 strings
 
     @property
     def marked(self) -> str:
@@ -50,97 +51,101 @@ class MarkedText:
         return self.filled(marks)
 
     def filled(self, fillings: Iterable[str]) -> str:
-        """The text with a string put into each span. One that continues a word ("##ing") is joined to what stands before it."""
-        text = self.parts[0]
-        for filling, part in zip(fillings, self.parts[1:], strict=True):
-            text = text.rstrip() + filling[2:] if filling.startswith("##") else text + filling
-            text += part
+        """Returns the text with one string per span filled in. "##ing" is joined to the word before it."""
+        text = self.context[0]
+        for filling, after in zip(fillings, self.context[1:], strict=True):
+            continues_word = filling.startswith(CONTINUATION)
+            text = text.rstrip() + filling.removeprefix(CONTINUATION) if continues_word else text + filling
+            text += after
         return text
 
 
 def parse_marks(text: str, tokenizer: Tokenizer, where: str) -> MarkedText:
-    """Reads one marked text; `where` ("line 3") names it in errors.
+    """Parses one marked text; `where` ("line 3") names it in errors.
 
     Raises:
-      InputError: no mark, one that is empty, unclosed, inside another or cuts a word, or two with nothing between them.
+      InputError: there is no mark; one is empty, not closed, inside another or splits a word; two have no text between.
     """
     matches = list(MARK.finditer(text))
     edges = [0, *(edge for match in matches for edge in match.span()), len(text)]
-    parts = tuple(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
-    written = tuple(match["words"] for match in matches)  # None for [MASK:n]
-    for remains in (REMAINS.search(token) for token in (*parts, *filter(None, written))):
-        if remains:
-            raise InputError(f"{where}: {remains[0]!r} is no part of a whole mark; {HELP}")
+    context = tuple(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
+    hidden_words = [match["words"] for match in matches]  # None for [MASK:n]
+    for string in (*context, *filter(None, hidden_words)):
+        if incomplete := INCOMPLETE_MARK.search(string):
+            raise InputError(f"{where}: {incomplete[0]!r} is not part of a complete mark; {HELP}")
     if not matches:
         raise InputError(f"{where}: nothing is marked; {HELP}")
 
-    *between, after = tokenizer.encode(list(parts))
-    hidden = tokenizer.encode([words or "" for words in written])
-    tokens, spans = [], []
-    for number, (match, before, true) in enumerate(zip(matches, between, hidden, strict=True)):
-        length = len(true) if match["words"] is not None else int(match["tokens"] or 1)
+    context_ids = tokenizer.encode(list(context))
+    hidden_ids = tokenizer.encode([words or "" for words in hidden_words])
+    tokens: list[int] = []
+    spans: list[HiddenSpan] = []
+    for match, before, ids in zip(matches, context_ids, hidden_ids):
+        is_known = match["words"] is not None
+        length = len(ids) if is_known else int(match["tokens"] or 1)
         if not length:
             raise InputError(f"{where}: {match[0]!r} hides nothing; {HELP}")
         if spans and not before:
-            raise InputError(
-                f"{where}: two marks with nothing between them, the second {match[0]!r}; write them as one"
-            )
-        known = match["words"] is not None
+            raise InputError(f"{where}: nothing between two marks, the second of which is {match[0]!r}; join them")
         tokens += before
-        spans.append(Span(len(tokens), length, tuple(true) if known else None, written[number]))
+        spans.append(HiddenSpan(len(tokens), length, tuple(ids) if is_known else None, match["words"]))
         tokens += [tokenizer.mask_id] * length
-    check_words(parts, written, [*between, after], hidden, tokenizer, where)
-    return MarkedText((*tokens, *after), tuple(spans), parts)
+    check_whole_words(context, hidden_words, context_ids, hidden_ids, tokenizer, where)
+    return MarkedText((*tokens, *context_ids[-1]), tuple(spans), context)
+
+
+def check_whole_words(
+    context: Sequence[str],
+    hidden_words: Sequence[str | None],
+    context_ids: Sequence[list[int]],
+    hidden_ids: Sequence[list[int]],
+    tokenizer: Tokenizer,
+    where: str,
+) -> None:
+    """Raises InputError if a [[mark]] begins or ends inside a word: the whole text then has other tokens."""
+    for number, words in enumerate(hidden_words):
+        if words is None:
+            continue
+        [whole_ids] = tokenizer.encode([context[number] + words + context[number + 1]])
+        if whole_ids != context_ids[number] + hidden_ids[number] + context_ids[number + 1]:
+            raise InputError(f"{where}: [[{words}]] splits a word; mark whole words")
 
 
 def read_lines(path: Path) -> dict[str, str]:
-    """The lines of a text file that are not blank, by "file, line n". Raises InputError when it is not UTF-8 text or has none."""
-    lines = {
-        f"{path}, line {number}": line
-        for number, line in enumerate((line for _, line in lines_of(str(path))), 1)
-        if line
-    }
+    """Returns the lines of a text file that are not blank, by "FILE, line N".
+
+    Raises:
+      InputError: the file is not UTF-8 text, or all its lines are blank.
+    """
+    lines = {f"{path}, line {number}": line for number, (_, line) in enumerate(lines_of(str(path)), 1) if line}
     if not lines:
-        raise InputError(f"{path} holds no text; {HELP}, a text a line")
+        raise InputError(f"{path} has no text; {HELP}, one text per line")
     return lines
 
 
-def check_words(parts, written, between, hidden, tokenizer: Tokenizer, where: str) -> None:
-    """Raises InputError if a [[mark]] begins or ends inside a word: the text in one go then has other tokens than part by part."""
-    for number, words in enumerate(written):
-        if words is None:
-            continue
-        around = parts[number], words, parts[number + 1]
-        [whole] = tokenizer.encode(["".join(around)])
-        if whole != between[number] + hidden[number] + between[number + 1]:
-            raise InputError(f"{where}: [[{words}]] cuts a word; mark whole words")
+def hide_tokens(tokens: Sequence[int], is_hidden: Sequence[bool], tokenizer: Tokenizer) -> MarkedText:
+    """Returns the marked text of known tokens, each maximal interval of hidden ones as a span.
 
-
-def hide(tokens: Iterable[int], hidden: Iterable[bool], tokenizer: Tokenizer) -> MarkedText:
-    """The marked text of known tokens, of which every run of `hidden` ones is a span. Spaces in its parts are a guess."""
-    tokens, hidden = list(tokens), list(hidden)
-    turns = [index for index in range(1, len(tokens)) if hidden[index] != hidden[index - 1]]
-    edges = [
-        0,
-        *([0] if hidden[0] else []),
-        *turns,
-        *([len(tokens)] if hidden[-1] else []),
-        len(tokens),
-    ]  # of parts and spans in turn
+    The text is decoded from the tokens, so its spaces need not be those of the original.
+    """
+    # Edges of context and spans in turn; where a span touches an end of the text, the context there is empty.
+    changes = [index for index in range(1, len(tokens)) if is_hidden[index] != is_hidden[index - 1]]
+    edges = [0, *([0] if is_hidden[0] else []), *changes, *([len(tokens)] if is_hidden[-1] else []), len(tokens)]
     spans = tuple(
-        Span(start, end - start, tuple(tokens[start:end]), tokenizer.decode(tokens[start:end]))
+        HiddenSpan(start, end - start, tuple(tokens[start:end]), tokenizer.decode(tokens[start:end]))
         for start, end in zip(edges[1::2], edges[2::2])
     )
-    parts = [tokenizer.decode(tokens[start:end]) for start, end in zip(edges[::2], edges[1::2], strict=True)]
-    last = len(parts) - 1
-    parts = tuple(_spaced(part, number > 0, number < last) for number, part in enumerate(parts))
-    shown = tuple(tokenizer.mask_id if is_hidden else token for token, is_hidden in zip(tokens, hidden, strict=True))
-    return MarkedText(shown, spans, parts)
+    context = [tokenizer.decode(tokens[start:end]) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+    last = len(context) - 1
+    spaced = tuple(_add_spaces(string, number > 0, number < last) for number, string in enumerate(context))
+    shown = tuple(tokenizer.mask_id if hidden else token for token, hidden in zip(tokens, is_hidden, strict=True))
+    return MarkedText(shown, spans, spaced)
 
 
-def _spaced(part: str, follows: bool, goes_on: bool) -> str:
-    """A decoded part, set off from the spans it follows and goes on to, except inside a word (which a budget may have cut)."""
-    if not part:
-        return part
-    before = "" if not follows or part.startswith("##") else " "
-    return before + (part.removeprefix("##") if follows else part) + " " * goes_on
+def _add_spaces(string: str, has_span_before: bool, has_span_after: bool) -> str:
+    """Separates context from the spans beside it, except inside a word: the masking budget can end a span there."""
+    if not string:
+        return string
+    if has_span_before:
+        string = string.removeprefix(CONTINUATION) if string.startswith(CONTINUATION) else f" {string}"
+    return f"{string} " if has_span_after else string

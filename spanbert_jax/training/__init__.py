@@ -1,1 +1,1 @@
-"""The training side: sharding, optimiser, step, checkpoints, metrics, and the loop that calls them."""
+"""Training: sharding, train step, checkpoints, metrics, and the loop that uses them."""

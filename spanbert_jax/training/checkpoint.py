@@ -1,7 +1,8 @@
-"""Checkpoints of a run: Orbax, asynchronous, atomic. The only file that imports orbax.
+"""Asynchronous and atomic checkpoints of a run by Orbax. The only file that imports orbax.
 
-A checkpoint is a train state and a JSON record of what it is a state of. It becomes visible by one rename once it is whole, so a run killed
-at any instant finds its newest whole one. Reading one never runs code from it.
+A checkpoint is a train state and a JSON record of the run that it belongs to. One rename makes it visible once it is
+complete, so a run that is killed at any time can resume from its newest complete checkpoint. Reading a checkpoint never
+runs code from it.
 """
 
 import contextlib
@@ -14,16 +15,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.training.sharding import param_path
+from spanbert_jax.model.layout import param_path
 
 
 class Checkpoints:
     """The checkpoints of one folder."""
 
     def __init__(self, folder: Path, keep_last: int | None = None, keep_every: int = 0, read_only: bool = False):
-        """keep_last newest ones are kept (None: all), and besides them those whose step is a multiple of keep_every, if that is not 0.
+        """Opens the folder.
 
-        read_only: touch nothing, not even what looks like the remains of a killed run: it may be a run that is saving.
+        Args:
+          folder: of the checkpoints.
+          keep_last: number of newest checkpoints to keep; None: all.
+          keep_every: also keeps those whose step is a multiple of it; 0: none.
+          read_only: changes nothing, not even incomplete checkpoints: another process may be writing them.
         """
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep_last,
@@ -38,44 +43,66 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
-        """Step of the newest whole checkpoint."""
+        """Returns the step of the newest complete checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def steps(self) -> list[int]:
-        """Steps of all whole checkpoints, oldest first."""
+        """Returns the steps of all complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, record: dict) -> None:
-        """Copies the state off the devices and returns; writing goes on behind. A step already saved is left as it is."""
+        """Copies the state off the devices and returns; it is written in the background.
+
+        Does nothing if there is a checkpoint of this step.
+        """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
-        )
+        items = {"state": ocp.args.StandardSave(state), "record": ocp.args.JsonSave(record)}
+        self._manager.save(step, args=ocp.args.Composite(**items))
 
     def record(self, step: int) -> dict:
-        """What was recorded beside the state of that step. Raises InputError when it is damaged, as do the other readers."""
-        with self._telling_damage(step):
+        """Returns the record in the checkpoint of a step.
+
+        Raises:
+          InputError: the checkpoint is damaged.
+        """
+        with self._reporting_damage(step):
             return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
     def check(self, step: int, like: Any) -> None:
-        """Raises InputError unless restore(step, like) would find the shapes that it asks for; reads no arrays."""
-        with self._telling_damage(step):
-            self._check_shapes(step, like)
-
-    def restore(self, step: int, like: Any) -> Any:
-        """The state of that step, laid out as `like`: a pytree of jax.ShapeDtypeStruct with shardings, of any mesh.
+        """Checks that restore(step, like) will find the shapes that it needs, without reading arrays.
 
         Raises:
           InputError: the checkpoint is of another model or damaged.
         """
-        with self._telling_damage(step):
+        with self._reporting_damage(step):
+            self._check_shapes(step, like)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Returns the state of a step, laid out as `like`.
+
+        Args:
+          step: of the checkpoint.
+          like: a pytree of jax.ShapeDtypeStruct with shardings, of any mesh.
+
+        Raises:
+          InputError: the checkpoint is of another model or damaged.
+        """
+        with self._reporting_damage(step):
             self._check_shapes(step, like)
             return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
 
     def read(self, step: int, part: str | None = None) -> Any:
-        """The state of that step as numpy arrays in nested dicts, of whatever model; with `part` only that field of it, e.g. "params"."""
-        with self._telling_damage(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        """Returns the state of a step as numpy arrays in nested dicts.
+
+        Args:
+          step: of the checkpoint.
+          part: name of a field of the state, such as "params", to read only that; None: all.
+
+        Raises:
+          InputError: the checkpoint is damaged.
+        """
+        with self._reporting_damage(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             tree = self._manager.item_metadata(step)["state"].tree
             tree = tree if part is None else {part: tree[part]}
             like = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
@@ -86,23 +113,21 @@ class Checkpoints:
         return state if part is None else state[part]
 
     @contextlib.contextmanager
-    def _telling_damage(self, step: int) -> Iterator[None]:
+    def _reporting_damage(self, step: int) -> Iterator[None]:
         try:
             yield
         except InputError:
             raise
-        except (
-            Exception
-        ) as error:  # of missing, cut or changed files orbax makes errors of many types, a bare Exception among them
-            said = str(error).strip().partition("\n")[0][:200]
+        except Exception as error:  # for missing or damaged files orbax raises many types, even a bare Exception
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
             raise InputError(
-                f"checkpoint {self._folder}/step_{step} is damaged ({type(error).__name__}: {said}); remove that folder to use "
-                "the checkpoint before it"
+                f"checkpoint {self._folder}/step_{step} is damaged ({reason}); "
+                "remove that folder to use the checkpoint before it"
             ) from error
 
     def _check_shapes(self, step: int, like: Any) -> None:
-        saved = jax.tree_util.tree_leaves_with_path(self._manager.item_metadata(step)["state"].tree)
-        saved = {param_path(path): tuple(leaf.shape) for path, leaf in saved if hasattr(leaf, "shape")}
+        leaves = jax.tree_util.tree_leaves_with_path(self._manager.item_metadata(step)["state"].tree)
+        saved = {param_path(path): tuple(leaf.shape) for path, leaf in leaves if hasattr(leaf, "shape")}
         wanted = {
             param_path(path): tuple(leaf.shape)
             for path, leaf in jax.tree_util.tree_leaves_with_path(like)
@@ -111,15 +136,16 @@ class Checkpoints:
         wrong = [name for name in wanted if saved.get(name) != wanted[name]]
         if wrong:
             name = wrong[0]
+            more = f"; {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
             raise InputError(
-                f"checkpoint {self._folder}/step_{step} is of a different model: {name} is {saved.get(name, 'absent')} there, "
-                f"{wanted[name]} in this config" + (f"; {len(wrong) - 1} more differ" if len(wrong) > 1 else "")
+                f"checkpoint {self._folder}/step_{step} is of a different model: "
+                f"{name} is {saved.get(name, 'absent')} there, {wanted[name]} in this config{more}"
             )
 
     def wait(self) -> None:
-        """Until all that was saved is on disk."""
+        """Waits until all saved states are on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the folder."""
+        """Waits, then closes the folder."""
         self._manager.close()

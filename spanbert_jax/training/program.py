@@ -1,108 +1,166 @@
-"""What a config compiles to on a mesh: the jitted functions of a run, and the shapes and layouts of what goes through them."""
+"""The jitted functions of a run on a mesh. They are compiled before it starts.
+
+So a step that does not fit is reported at once, and neither a signal nor an evaluation waits for the compiler.
+"""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
-from spanbert_jax.model.flash import platform_of
-from spanbert_jax.model.flops import train_flops
-from spanbert_jax.model.spec import ModelSpec, model_spec
+from spanbert_jax.errors import DoesNotFit
+from spanbert_jax.model.flops import BACKWARD
+from spanbert_jax.model.spec import ModelSpec
+from spanbert_jax.optimizers import learning_rate, make_optimizer
 from spanbert_jax.training import sharding
-from spanbert_jax.training.optimizer import learning_rate, make_optimizer
-from spanbert_jax.training.step import init_state, make_eval_step, make_train_step
+from spanbert_jax.training.step import Batch, Trainable, init_state, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Nothing here holds parameters: state goes in and out."""
+    """The pure functions of a run; none contains parameters, the state is an argument and a result."""
 
-    spec: ModelSpec
+    trainable: Trainable
     mesh: Mesh
     state: Any  # jax.ShapeDtypeStruct of every leaf of the train state, with its sharding
-    init: Callable  # (output bias [V] or None) -> state, born sharded
-    train_step: Callable  # (state, batch) -> (state, metrics); donates the state
-    eval_step: Callable  # (params, batch) -> sums and counts
-    flops_per_step: int  # of the matrix products of one train step, over all devices
+    init: Callable  # (start or None) -> state, created sharded; see Trainable.init
+    train_step: Any  # (state, batch) -> (state, metrics); donates the state
+    eval_step: Any  # (params, batch) -> sums and counts
+    flops_per_step: int  # FLOPs of the matrix products of one train step, over all devices
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The sizes and choices of the model."""
+        return self.trainable.spec
+
+    def batch_shapes(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns shapes and layouts of a global batch, so that the steps can be compiled without data."""
+        layout = sharding.batch_sharding(self.mesh)
+        shapes = self.trainable.batch_shapes(rows).items()
+        return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout) for name, leaf in shapes}
+
+    def put(self, batch: dict[str, np.ndarray], rows: int | None = None) -> Batch:
+        """Returns the global arrays of a batch, without those that the model does not read.
+
+        Args:
+          batch: the rows of this process.
+          rows: of the global batch; None: `batch` has all of them.
+        """
+        read = self.trainable.batch_shapes(1)
+        return sharding.put_batch(self.mesh, {name: batch[name] for name in read}, rows)
+
+    def compiled(self, config, log: Callable[[str], None]) -> "Program":
+        """Returns the program with its steps compiled; the evaluation step only if the run evaluates.
+
+        Raises:
+          DoesNotFit: a step needs more memory than a device has.
+        """
+        began = time.perf_counter()
+        batch, eval_batch = (self.batch_shapes(rows) for rows in (config.batch_size, config.eval.batch_size))
+        train_step = _fitting(lambda: self.train_step.lower(self.state, batch).compile())
+        eval_step = self.eval_step
+        if config.eval.every:
+            eval_step = _fitting(lambda: self.eval_step.lower(self.state.params, eval_batch).compile())
+        log(f"compiled in {time.perf_counter() - began:.0f} s")
+        return dataclasses.replace(self, train_step=train_step, eval_step=eval_step)
 
 
-def build_program(config, mesh: Mesh, vocab_size: int, slots: int) -> Program:
-    """The program of a valid config.
+def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
+    """Returns the program of a valid config.
+
+    It reads the keys seed, batch_size, accumulation, total_steps and optimizer.*.
 
     Args:
       config: the whole config.
       mesh: of devices, or of a topology to compile for.
-      vocab_size: V.
-      slots: M, of a row; see data.masking.mask_slots.
+      trainable: what is trained.
     """
-    spec = dataclasses.replace(
-        model_spec(config, vocab_size, platform_of(mesh.devices.flat[0])),
-        constrain=sharding.constrain_on(mesh),
-        shard_map=sharding.shard_map_on(mesh),
-        vocab_multiple=sharding.vocab_multiple(mesh),
-    )
     tx = make_optimizer(config.optimizer, config.total_steps)
     rate = learning_rate(config.optimizer, config.total_steps)
 
-    def init(output_bias):
-        return init_state(spec, tx, config.seed, output_bias)
+    def init(start):
+        return init_state(trainable, tx, config.seed, start)
 
-    shapes = state_shapes(config, spec)
-    sharding.check_sharded(mesh, shapes.params)
-    layout = sharding.state_shardings(mesh, shapes)
+    shapes = state_shapes(config, trainable)
+    sharding.check_sharded(mesh, shapes.params, trainable.layouts)
+    layout = sharding.state_shardings(mesh, shapes, trainable.layouts)
     state = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, layout
     )
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    train_step = make_train_step(trainable, tx, rate, config.accumulation, sharding.constrain_like(layout.params))
     return Program(
-        spec=spec,
+        trainable=trainable,
         mesh=mesh,
         state=state,
         init=jax.jit(init, out_shardings=layout),
         train_step=jax.jit(
-            make_train_step(spec, tx, rate, config, sharding.constrain_like(layout.params)),
-            in_shardings=(layout, rows),
-            out_shardings=(layout, everywhere),
-            donate_argnums=0,
+            train_step, in_shardings=(layout, rows), out_shardings=(layout, everywhere), donate_argnums=0
         ),
-        eval_step=jax.jit(
-            make_eval_step(spec, config.objectives), in_shardings=(layout.params, rows), out_shardings=everywhere
-        ),
-        flops_per_step=train_flops(spec, config.batch_size, config.seq_len, slots),
+        eval_step=jax.jit(trainable.evaluate, in_shardings=(layout.params, rows), out_shardings=everywhere),
+        flops_per_step=(1 + BACKWARD) * config.batch_size * trainable.flops,
     )
 
 
-def state_shapes(config, spec: ModelSpec):
-    """The train state of a config's model as shapes and types."""
+def state_shapes(config, trainable: Trainable):
+    """Returns the train state of a config as shapes and types."""
     tx = make_optimizer(config.optimizer, config.total_steps)
-    return jax.eval_shape(lambda: init_state(spec, tx, config.seed, None))
+    return jax.eval_shape(lambda: init_state(trainable, tx, config.seed, None))
 
 
-def batch_shapes(config, mesh: Mesh, slots: int, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and layout of a global batch of so many rows: what the steps can be compiled for without data."""
-    length = config.seq_len
-    shapes = dict.fromkeys(("tokens", "segments", "positions", "token_types"), (rows, length))
-    shapes |= dict.fromkeys(
-        (
-            "mlm_positions",
-            "mlm_targets",
-            "mlm_weights",
-            "sbo_left",
-            "sbo_right",
-            "sbo_offset",
-            "sbo_targets",
-            "sbo_weights",
-        ),
-        (rows, slots),
+def keep_compiled(folder: str) -> None:
+    """Makes JAX keep compiled programs in a folder and read them from it; does nothing if it is ""."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        compilation_cache.reset_cache()  # it may already be in use with another folder
+
+
+def _fitting(compile_step: Callable):
+    """Returns the compiled step that compile_step returns.
+
+    Raises:
+      DoesNotFit: the step needs more memory than a device has.
+    """
+    try:
+        step = compile_step()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFit(_advice(str(error).strip().partition("\n")[0][:300])) from None
+    needed, available = peak_bytes(step), memory_of_device()
+    if available and needed > available:
+        raise DoesNotFit(_advice(f"{needed / 2**30:.2f} GiB a device, of which it has {available / 2**30:.2f}"))
+    return step
+
+
+def memory_of_device() -> int | None:
+    """Returns the bytes that a device of this process has for programs; None if it does not report them (a CPU)."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def _advice(reason: str) -> str:
+    return (
+        f"the step does not fit the devices' memory ({reason}): raise accumulation, mesh fsdp or tensor, or give "
+        "model.remat=full; scripts/plan.py --search finds what fits"
     )
-    if config.data.blocks == "pair":
-        shapes |= dict.fromkeys(("nsp_targets", "nsp_weights"), (rows, 1))
-    return {
-        name: jax.ShapeDtypeStruct(
-            shape, jnp.float32 if name.endswith("weights") else jnp.int32, sharding=sharding.batch_sharding(mesh)
-        )
-        for name, shape in shapes.items()
-    }
+
+
+def peak_bytes(step) -> int:
+    """Returns the bytes that a compiled step needs on one device at its peak.
+
+    These are arguments, results that do not reuse their memory, temporaries, and the program.
+    """
+    sizes = step.memory_analysis()
+    return (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
+        + sizes.generated_code_size_in_bytes
+    )

@@ -1,89 +1,121 @@
-"""A run's updates, from a state to its end: what happens between them, what is told of them, and how a signal ends them."""
+"""The training loop: train steps from a state to the end, with evaluation, checkpoints, and handling of signals."""
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from spanbert_jax.data.batches import Feed
 from spanbert_jax.devices import peak_flops
 from spanbert_jax.errors import Diverged
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
-from spanbert_jax.training.compiled import Steps
-from spanbert_jax.training.memory import memory_in_use
-from spanbert_jax.training.metrics import MetricsWriter, Silence, read_metrics
-from spanbert_jax.training.parameter_table import parameter_table
-from spanbert_jax.training.processes import is_first
-from spanbert_jax.training.profile import Profile
+from spanbert_jax.training.metrics import MetricsWriter, NoMetrics, read_metrics
+from spanbert_jax.training.monitor import Profile, memory_in_use, parameter_table
+from spanbert_jax.training.processes import StopSignal, is_first
 from spanbert_jax.training.program import Program
-from spanbert_jax.training.step import averages
-from spanbert_jax.training.stop import StopSignal
+
+
+class Feed(Protocol):
+    """What the loop needs of the input pipeline."""
+
+    def training(self, start: int, part: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
+        """Returns the batches from step `start` on, of each the rows numbered `part` (None: all)."""
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Returns what to report of the batches up to a step."""
+
+    def summary(self) -> list[str]:
+        """Returns lines that describe the training data."""
+
+
+# (params, function to call once per batch, which returns a signal's exit code or 0) -> metrics; None after a signal.
+Evaluation = Callable[[object, Callable[[], int]], dict[str, float] | None]
 
 
 class Run:
-    """One process's share of a run."""
+    """The training loop of one process of a run."""
 
     def __init__(
-        self, config, workdir: Path, program: Program, steps: Steps, feed: Feed, record: dict, checkpoints: Checkpoints
+        self,
+        config,
+        workdir: Path,
+        program: Program,
+        feed: Feed,
+        evaluation: Evaluation,
+        record: dict,
+        checkpoints: Checkpoints,
     ):
-        self.config, self.workdir, self.program, self.steps, self.feed = config, workdir, program, steps, feed
-        self.record, self.checkpoints = record, checkpoints
-        self.writer = None
+        """Prepares the loop.
+
+        Args:
+          config: total_steps, batch_size, log_every, eval.every, checkpoint.every and profile.* are read.
+          workdir: where metrics and checkpoints are written.
+          program: compiled.
+          feed: makes the training batches.
+          evaluation: of a state's parameters.
+          record: written into each checkpoint, beside the state.
+          checkpoints: of the workdir.
+        """
+        self.config, self.workdir, self.program, self.feed = config, workdir, program, feed
+        self.evaluation, self.record, self.checkpoints = evaluation, record, checkpoints
         devices = program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
-        self.entropy = (
-            unigram_entropy(sum(rows.split.token_counts for rows in feed.valid.values())) if config.eval.every else None
-        )
         self.throughput = Throughput()
+        self.writer: MetricsWriter | NoMetrics = NoMetrics()
 
-    def train(self, state) -> int:
-        """Updates until total_steps or a signal; see pretrain."""
-        start, done, total = int(state.step), int(state.step), self.config.total_steps
+    def train(self, state, opening: str) -> int:
+        """Trains until total_steps or a signal.
+
+        Args:
+          state: to start from.
+          opening: a line on where the state comes from.
+
+        Returns:
+          The exit code: 0 at the end; 143 if a SIGTERM, or 130 if a SIGINT, ended the run after saving.
+        """
+        start, total = int(state.step), self.config.total_steps
+        done = start
         missing = self.evaluation_missing(start)
-        self.writer = MetricsWriter(self.workdir, start, total) if is_first() else Silence()
+        if is_first():
+            self.writer = MetricsWriter(self.workdir, start, total)
         if start < total:
-            self.writer.tell(self.opening(start))
+            self.writer.log(self.description(opening))
         with StopSignal(self.program.mesh) as stop:
-            code = self.evaluate(state, start, stop) if missing else 0  # a run that stopped in the middle of one
+            code = self.evaluate(state, start, stop) if missing else 0  # an evaluation may have been interrupted
             if not code and start < total:
-                done, code = self.update(state, start, stop)
+                done, code = self.train_steps(state, start, stop)
             self.checkpoints.close()
-        self.writer.tell(
-            f"stopped by a signal at step {done:,}; the same command resumes"
-            if code
-            else f"done: {done:,} steps in {self.workdir}"
-            if start < total or missing
-            else f"done before: {done:,} steps in {self.workdir}"
-        )
+        if code:
+            self.writer.log(f"stopped by a signal at step {done:,}; the same command resumes")
+        else:
+            earlier = "" if start < total or missing else " before"
+            self.writer.log(f"done{earlier}: {done:,} steps in {self.workdir}")
         self.writer.close()
         return code
 
-    def update(self, state, start: int, stop: StopSignal) -> tuple[int, int]:
-        """Updates from `start` on; returns the last one, whose state is saved, and the exit code that a signal asked for."""
-        config, code = self.config, 0
-        pending = None  # the update before the one being computed: reading it does not make the devices wait
-        batches = self.feed.training(start, self.rows(config.batch_size))
+    def train_steps(self, state, start: int, stop: StopSignal) -> tuple[int, int]:
+        """Trains from step `start` on; returns the last step, whose state is saved, and the exit code of a signal."""
+        config, code, done = self.config, 0, start
+        pending = None  # step before the current one: reading its metrics does not make the devices wait
+        batches = self.feed.training(start, sharding.rows_here(self.program.mesh, config.batch_size))
         profile = Profile(config.profile, self.workdir, start)
         self.throughput.restart()
         for done, batch in zip(range(start + 1, config.total_steps + 1), batches):
-            with jax.transfer_guard(
-                "disallow"
-            ):  # but for what says that it is one: a transfer nobody thought of would stop the devices
+            # Only explicit transfers are allowed: an unintended one would make the devices wait.
+            with jax.transfer_guard("disallow"):
                 with profile.before(done):
-                    state, metrics = self.steps.train(
-                        state, sharding.put_batch(self.program.mesh, batch, config.batch_size)
-                    )
+                    state, metrics = self.program.train_step(state, self.program.put(batch, config.batch_size))
                 self.report(pending)
             pending = (done, metrics)
-            if recorded := profile.after(done, metrics):
-                self.writer.tell(recorded)
+            if message := profile.after(done, metrics):
+                self.writer.log(message)
             code = stop.poll()
-            last = done == config.total_steps or code
-            if last or self.due(done):
+            last = done == config.total_steps or bool(code)
+            if last or self.pause_due(done):
                 self.report(pending)
                 pending = None
                 if last or done % config.checkpoint.every == 0:
@@ -97,59 +129,40 @@ class Run:
         profile.close()
         return done, code
 
-    def rows(self, batch_size: int) -> np.ndarray:
-        """Which rows of a batch this process makes."""
-        return sharding.rows_here(self.program.mesh, batch_size)
-
-    def opening(self, start: int) -> str:
-        """What a person wants to know before the first step."""
-        program = self.program
+    def description(self, opening: str) -> str:
+        """Returns a description of the run, to be logged before the first step."""
+        program, spec = self.program, self.program.spec
         axes = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items())
         devices, processes = program.mesh.devices, jax.process_count()
-        return "\n".join(
-            [
-                parameter_table(program.state.params, jax.tree.map(lambda leaf: leaf.sharding, program.state.params)),
-                f"{devices.size} x {devices.flat[0].device_kind}{f' of {processes} processes' if processes > 1 else ''}, mesh {axes}, "
-                f"activations in {program.spec.dtype.name}, attention {program.spec.attention}",
-                *self.corpora(),
-                f"resuming from the checkpoint of step {start:,}"
-                if start
-                else f"starting from {self.config.init.path}"
-                if self.config.init.path
-                else "starting afresh",
-            ]
-        )
+        hardware = f"{devices.size} x {devices.flat[0].device_kind}"
+        if processes > 1:
+            hardware += f" of {processes} processes"
+        execution = f"{hardware}, mesh {axes}, activations in {spec.dtype.name}, attention {spec.attention}"
+        return "\n".join([parameter_table(program.state.params), execution, *self.feed.summary(), opening])
 
-    def corpora(self) -> list[str]:
-        """A line on each store."""
-        drawn = self.feed.rows_drawn(self.config.total_steps)
-        return [
-            f"{'' if len(drawn) == 1 else name + ': '}{rows.split.num_tokens:,} tokens in {rows.num_rows:,} rows, "
-            f"{rows.padding_fraction:.1%} padding; {drawn[name] / rows.num_rows:.1f} epochs"
-            for name, rows in zip(self.feed.names, self.feed.train.parts)
-        ]
-
-    def due(self, done: int) -> bool:
-        """Whether something but the next update follows this one."""
+    def pause_due(self, done: int) -> bool:
+        """Returns whether a checkpoint or an evaluation follows step `done`."""
         return done % self.config.checkpoint.every == 0 or self.evaluation_due(done)
 
     def evaluation_due(self, done: int) -> bool:
-        """Whether the state after update `done` is to be evaluated."""
+        """Returns whether the state after step `done` is to be evaluated."""
         every = self.config.eval.every
         return bool(every) and done > 0 and (done % every == 0 or done == self.config.total_steps)
 
     def evaluation_missing(self, start: int) -> bool:
-        """Whether the state that this run starts from was to be evaluated and was not, as the first process sees it."""
-        lines = read_metrics(self.workdir) if is_first() and self.evaluation_due(start) else []
-        missing = (
-            is_first()
-            and self.evaluation_due(start)
-            and not any(line["step"] == start and "eval/unigram_entropy" in line for line in lines)
-        )
+        """Returns whether an evaluation of the initial state is due and not yet logged.
+
+        The first process decides for all.
+        """
+        missing = False
+        if is_first() and self.evaluation_due(start):
+            lines = read_metrics(self.workdir)
+            evaluated = {line["step"] for line in lines if any(key.startswith("eval/") for key in line)}
+            missing = start not in evaluated
         return bool(jax.device_get(sharding.highest_on(self.program.mesh)(int(missing))))
 
     def report(self, pending) -> None:
-        """Reads an update's metrics off the devices, checks them, and tells them if it is a logged one.
+        """Reads a step's metrics off the devices, checks them, and logs them if they are due.
 
         Raises:
           Diverged: they are not finite.
@@ -161,89 +174,61 @@ class Run:
         self.throughput.add(metrics.pop("tokens"))
         if not np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all():
             self.checkpoints.wait()
-            good = self.checkpoints.latest()
+            latest = self.checkpoints.latest()
+            last = f"the last good checkpoint is of step {latest}" if latest else "there is no checkpoint yet"
             raise Diverged(
-                f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; "
-                + (f"the last good checkpoint is of step {good}" if good else "there is no checkpoint yet")
-                + f" in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32"
+                f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; {last} "
+                f"in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32"
             )
         if step % self.config.log_every == 0 or step == self.config.total_steps:
             tokens_per_second, steps_per_second = self.throughput.rates()
-            metrics |= {
-                "tokens_per_second": tokens_per_second,
-                "steps_per_second": steps_per_second,
-                "mfu": steps_per_second * self.program.flops_per_step / self.peak if self.peak else None,
-            } | memory_in_use()
-            if len(self.feed.names) > 1:
-                metrics |= {f"rows/{name}": rows for name, rows in self.feed.rows_drawn(step).items()}
+            metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second}
+            metrics["mfu"] = steps_per_second * self.program.flops_per_step / self.peak if self.peak else None
+            metrics |= memory_in_use() | self.feed.metrics(step)
             self.writer.write(step, metrics)
             self.writer.show(step, metrics)
             self.throughput.restart()
 
     def evaluate(self, state, step: int, stop: StopSignal) -> int:
-        """Loss and accuracy over the held-out rows, with the masks they always have; of several stores also of each.
+        """Evaluates a state and logs the metrics.
 
         Returns:
-          The exit code of a signal that came meanwhile: then nothing is told, and the next start does it again.
+          The exit code of a signal received meanwhile, or 0. After a signal nothing is logged, and the next start
+          evaluates again.
         """
-        sums = {}
-        for name in self.feed.names:
-            totals = None
-            for batch in self.feed.held_out(name, self.rows(self.config.eval.batch_size)):
-                of_batch = self.steps.evaluate(
-                    state.params, sharding.put_batch(self.program.mesh, batch, self.config.eval.batch_size)
-                )
-                totals = of_batch if totals is None else jax.tree.map(jnp.add, totals, of_batch)
-                if code := stop.poll():
-                    return code
-            sums[name] = {key: value.item() for key, value in jax.device_get(totals).items()}
-        metrics = eval_averages(
-            {key: sum(of_store[key] for of_store in sums.values()) for key in sums[self.feed.names[0]]}
-        )
-        metrics["unigram_entropy"] = self.entropy
-        each = {
-            f"eval/{name}/{key}": value
-            for name, of_store in sums.items()
-            for key, value in eval_averages(of_store).items()
-        }
-        self.writer.write(
-            step, {f"eval/{name}": value for name, value in metrics.items()} | (each if len(sums) > 1 else {})
-        )
-        told = "  ".join(
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in metrics.items() if not name.endswith("count")
-        )
-        self.writer.tell(f"step {step:,} held-out text: {told}")
+        code = 0
+
+        def interrupted() -> int:
+            nonlocal code
+            code = stop.poll()
+            return code
+
+        metrics = self.evaluation(state.params, interrupted)
+        if metrics is None:
+            return code
+        self.writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
+        shown = {name: value for name, value in metrics.items() if "/" not in name and not name.endswith("count")}
+        values = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in shown.items())
+        self.writer.log(f"step {step:,} held-out text: {values}")
         return 0
 
 
-def unigram_entropy(counts: np.ndarray) -> float:
-    """Nats a token that knowing only frequencies costs, of counts [V]: what a model must beat to have learned from context."""
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
-
-
-def eval_averages(totals: dict[str, float]) -> dict[str, float]:
-    """{"mlm_loss", "mlm_accuracy", "mlm_count", ...} of sums and counts over all batches: sums of losses by sums of counts."""
-    counts = {name.removesuffix("_count"): max(value, 1.0) for name, value in totals.items() if name.endswith("_count")}
-    return averages(totals, counts) | {f"{name}_count": totals[f"{name}_count"] for name in counts}
-
-
 class Throughput:
-    """Tokens and updates a second since it was last restarted."""
+    """Tokens and steps per second since the last restart."""
 
     def __init__(self):
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew, so that evaluation and saving do not count."""
-        self._began, self._tokens, self._updates = time.perf_counter(), 0, 0
+        """Restarts the measurement, so that evaluation and saving do not count."""
+        self._began, self._tokens, self._steps = time.perf_counter(), 0, 0
 
     def add(self, tokens: int) -> None:
-        """One more update, of so many tokens (padding left out)."""
+        """Adds one step with a number of tokens (without padding)."""
         self._tokens += tokens
-        self._updates += 1
+        self._steps += 1
 
     def rates(self) -> tuple[float, float]:
-        """(tokens a second, updates a second)."""
+        """Returns (tokens per second, steps per second)."""
         seconds = time.perf_counter() - self._began
-        return self._tokens / seconds, self._updates / seconds
+        return self._tokens / seconds, self._steps / seconds

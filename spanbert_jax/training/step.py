@@ -1,6 +1,7 @@
-"""The train state, and one update and one evaluation as pure functions of it and a batch."""
+"""What the loop trains, its state, and one train step as a pure function."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -8,102 +9,115 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spanbert_jax import objectives as objectives_lib
-from spanbert_jax.model import spanbert
 from spanbert_jax.model.dropout import row_seeds
+from spanbert_jax.model.parts import Layouts
 from spanbert_jax.model.spec import ModelSpec
 
 Batch = dict[str, jax.Array]
+Counts = dict[str, jax.Array]  # float32 scalars by loss
+Sums = dict[str, dict[str, jax.Array]]  # by loss: {"loss": sum in nats, other metrics: sums}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainable:
+    """A model with its losses: all that a train step needs; training/pretraining.py makes that of pretraining.
+
+    Losses are sums over targets. Counts are those of the whole global batch and depend only on the batch. So loss and
+    gradient do not depend on mesh and microbatches.
+    """
+
+    spec: ModelSpec
+    init: Callable[[jax.Array, Any], Any]  # (key, what else they depend on, or None) -> parameters
+    counts: Callable[[Batch], Counts]  # of a whole batch, never 0
+    # (params, batch, counts, seeds of dropout [B]) -> loss, sums
+    loss: Callable[[Any, Batch, Counts, jax.Array], tuple[jax.Array, Sums]]
+    evaluate: Callable[[Any, Batch], Sums]  # (params, batch) -> sums, with {"count": targets} for each loss
+    batch_shapes: Callable[[int], dict[str, jax.ShapeDtypeStruct]]  # rows -> the arrays that are read of a batch
+    layouts: Layouts  # of the parameters, by their whole path
+    flops: int  # of a forward pass over one row
+    # counts -> what gradients are divided by, before they are clipped; None: nothing
+    divisor: Callable[[Counts], jax.Array] | None = None
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes from update to update, and the key that all of a run's randomness comes from."""
+    """All that changes from step to step, and the random key of a run."""
 
-    step: jax.Array  # int32 []: updates done
+    step: jax.Array  # int32 []: steps done
     params: Any
     opt_state: Any
-    key: jax.Array  # never changes; update n uses fold_in(key, n)
+    key: jax.Array  # never changes; step n uses fold_in(key, n)
 
 
-def init_state(
-    spec: ModelSpec, tx: optax.GradientTransformation, seed: int, output_bias: jax.Array | None
-) -> TrainState:
-    """A fresh state. output_bias, float32 [V], replaces the zeros that the heads' vocabulary biases start from."""
+def init_state(trainable: Trainable, tx: optax.GradientTransformation, seed: int, start: Any) -> TrainState:
+    """Returns the state of step 0; `start` goes to trainable.init."""
     init_key, key = jax.random.split(jax.random.key(seed))
-    params = spanbert.init_params(spec, init_key)
-    if output_bias is not None:
-        params = params | {head: params[head] | {"bias": output_bias} for head in ("mlm", "sbo") if head in params}
+    params = trainable.init(init_key, start)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params), key=key)
 
 
 def microbatches(batch: Batch, number: int) -> Batch:
-    """[B, ...] -> [number, B / number, ...], row r into microbatch r % number, so that rows stay on the devices they are on."""
+    """Reshapes [B, ...] to [number, B / number, ...].
+
+    Row r goes into microbatch r % number, so that rows stay on their devices.
+    """
     return {name: array.reshape(-1, number, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
 
 
 def make_train_step(
-    spec: ModelSpec, tx: optax.GradientTransformation, rate: Callable, config, lay_out: Callable = lambda grads: grads
+    trainable: Trainable,
+    tx: optax.GradientTransformation,
+    rate: Callable[[jax.Array], jax.Array],
+    accumulation: int,
+    lay_out: Callable = lambda grads: grads,
 ) -> Callable:
-    """The function (state, batch) -> (next state, metrics), to be jitted, of a whole config.
+    """Returns the function (state, batch) -> (next state, metrics), to be jitted.
 
-    The batch is the whole global one. With accumulation > 1 its rows go through the model in so many microbatches; counts are those of the
-    whole batch, fixed before, so gradients just add up and the result is that of one pass. lay_out gives gradients the parameters' layout: as
-    soon as they are there, so that they are added up and used in it.
+    Args:
+      trainable: what is trained.
+      tx: the optimiser, with its learning rate.
+      rate: step -> learning rate, for the metrics.
+      accumulation: number of microbatches of a batch. Counts are those of the whole batch, so gradients add up, and the
+        result is that of one pass.
+      lay_out: gives gradients the layout of the parameters as soon as they exist, so that they are summed in it.
     """
-    objectives, accumulation = config.objectives, config.accumulation
-
-    def loss_fn(params, batch, counts):
-        logits = spanbert.apply(spec, params, batch, batch["dropout_seeds"])
-        return objectives_lib.loss_and_sums(logits, batch, counts, objectives)
 
     def value_and_grad(params, batch, counts):
-        value, grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, counts)
+        def loss_of(params):
+            return trainable.loss(params, batch, counts, batch["dropout_seeds"])
+
+        value, grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         return value, lay_out(grads)
 
     def accumulate(params, batch, counts):
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, value_and_grad(params, part, counts)), None
+        def add(total, microbatch):
+            return jax.tree.map(jnp.add, total, value_and_grad(params, microbatch, counts)), None
 
-        parts = microbatches(batch, accumulation)
-        first = jax.tree.map(lambda x: x[0], parts)
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(value_and_grad, params, first, counts)
-        )
-        return jax.lax.scan(add, zeros, parts)[0]
+        split = microbatches(batch, accumulation)
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(value_and_grad, params, first, counts)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, zeros, split)[0]
 
     def train_step(state: TrainState, batch: Batch):
-        counts = objectives_lib.batch_counts(batch, objectives)
+        counts = trainable.counts(batch)
         seeds = row_seeds(jax.random.fold_in(state.key, state.step), len(batch["tokens"]))
-        batch = batch | {"dropout_seeds": seeds}
-        (loss, sums), grads = (accumulate if accumulation > 1 else value_and_grad)(state.params, batch, counts)
+        compute = accumulate if accumulation > 1 else value_and_grad
+        (loss, sums), grads = compute(state.params, batch | {"dropout_seeds": seeds}, counts)
         metrics = {"loss": loss, "learning_rate": rate(state.step), "gradient_norm": optax.global_norm(grads)}
-        if config.optimizer.divide_by_targets:
-            grads = jax.tree.map(lambda grad: grad / counts["mlm"], grads)
+        if trainable.divisor is not None:
+            divisor = trainable.divisor(counts)
+            grads = jax.tree.map(lambda grad: grad / divisor, grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         metrics |= averages(sums, counts) | {"tokens": jnp.count_nonzero(batch["segments"])}
-        return state.replace(
-            step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state
-        ), metrics
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state, key=state.key), metrics
 
     return train_step
 
 
-def make_eval_step(spec: ModelSpec, objectives) -> Callable:
-    """The function (params, batch) -> {"mlm_sum", "mlm_correct", "mlm_count", ...}, to be jitted and added up over batches."""
-
-    def eval_step(params, batch: Batch):
-        ones = dict.fromkeys(objectives_lib.enabled(objectives), 1.0)
-        _, sums = objectives_lib.loss_and_sums(spanbert.apply(spec, params, batch), batch, ones, objectives)
-        return sums | {f"{name}_count": jnp.sum(batch[f"{name}_weights"]) for name in ones}
-
-    return eval_step
-
-
-def averages(sums: dict, counts: dict) -> dict:
-    """{"mlm_loss" (nats a target), "mlm_accuracy", ...} of sums and counts by objective."""
+def averages(sums: Mapping[str, Mapping[str, Any]], counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {"mlm_loss" (nats per target), "mlm_accuracy", ...} from sums and counts by loss."""
     return {
-        f"{name}_{metric}": sums[f"{name}_{part}"] / counts[name]
-        for name in counts
-        for metric, part in (("loss", "sum"), ("accuracy", "correct"))
+        f"{name}_{metric}": total / counts[name] for name, metrics in sums.items() for metric, total in metrics.items()
     }

@@ -1,44 +1,59 @@
-"""The folder of a run: whose it is, and that one process at a time writes to it.
+"""The folder of a run: its config, the lock that lets only one process write it, and its trained model.
 
-config.json       of the run      metrics.jsonl  tensorboard/   what it tells
-vocab.txt  tokenizer.json         checkpoints/                  its states
-store/            tokenised text, unless config.data.store names one elsewhere
+config.json, vocab.txt, tokenizer.json   what the run is
+metrics.jsonl, tensorboard/              its metrics
+checkpoints/                             its states
+store/                                   tokenised text, unless data.store names one
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
+from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import DoesNotFit, InputError
-from spanbert_jax.folders import made_for_now
+from spanbert_jax.folders import replace_file, temporary_folder
+from spanbert_jax.model.flash import platform_of
+from spanbert_jax.model.spec import ModelSpec, model_spec
+from spanbert_jax.objectives.pretraining import Objectives, with_heads
+from spanbert_jax.training.checkpoint import Checkpoints
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 
 
 def check_workdir(workdir: Path, config) -> None:
-    """Raises InputError unless `workdir` is absent, empty, or the folder of a run that this config continues; writes nothing."""
+    """Checks that `workdir` is absent, empty, or the folder of a run that this config continues. Writes nothing.
+
+    Raises:
+      InputError: it is something else.
+    """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"workdir {workdir} is a file: give a folder")
     if not workdir.exists() or not any(workdir.iterdir()):
         return
     if not (workdir / CONFIG_FILE).exists():
         if {entry.name for entry in workdir.iterdir()} <= {"store", "store.partial", LOCK_FILE, f".{CONFIG_FILE}"}:
-            return  # a store prepared for it, or what a process left that was killed before it began
+            return  # a prepared store, or the files of a process that was killed early
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
     changed = config_lib.differences(read_config(workdir), config)
     if changed:
         raise InputError(
-            f"workdir {workdir} is of a run with another config; give another --workdir, or this run's config. It differs in\n  "
-            + "\n  ".join(changed)
+            f"workdir {workdir} is of a run with another config; give another --workdir, or this run's config. "
+            "It differs in\n  " + "\n  ".join(changed)
         )
 
 
 def read_config(workdir: Path):
-    """The config of the run in a folder.
+    """Returns the config of the run in a folder.
 
     Raises:
       InputError: there is no run, or its config is damaged.
@@ -49,40 +64,56 @@ def read_config(workdir: Path):
     try:
         return config_lib.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}): put it back, or give another --workdir") from None
+        raise InputError(f"{path} cannot be used ({error}): put it back, or give another --workdir") from None
 
 
 def write_config(workdir: Path, config) -> None:
-    """Writes config.json, whole or not at all."""
-    temporary = workdir / f".{CONFIG_FILE}"
-    temporary.write_text(config_lib.to_json(config) + "\n", encoding="utf-8")
-    temporary.replace(workdir / CONFIG_FILE)
+    """Writes config.json, completely or not at all."""
+    with replace_file(workdir / CONFIG_FILE, unique=False) as file:
+        file.write(config_lib.to_json(config) + "\n")
 
 
-def claim(workdir: Path, config) -> None:
-    """Writes config.json if there is none, so that a run killed before its first checkpoint is continued by its own config only."""
+def write_config_if_absent(workdir: Path, config) -> None:
+    """Writes config.json if there is none.
+
+    So a run that is killed before its first checkpoint can be continued only with the same config.
+    """
     if not (workdir / CONFIG_FILE).exists():
         write_config(workdir, config)
 
 
+def newest_checkpoint(workdir: Path) -> str:
+    """Returns a clause on the newest checkpoint of a run, without opening it."""
+    folders = (workdir / "checkpoints").glob("step_*")
+    steps = sorted(int(folder.name[5:]) for folder in folders if folder.name[5:].isdigit())
+    return f"The newest checkpoint is of step {steps[-1]:,}" if steps else "There is no checkpoint yet"
+
+
 def check_shared(workdir: Path) -> None:
-    """Raises InputError unless this process sees the run that the first process has just claimed."""
+    """Checks that this process sees the config that the first process has just written.
+
+    Raises:
+      InputError: it does not, so the folder is not shared.
+    """
     if not (workdir / CONFIG_FILE).exists():
         raise InputError(
-            f"workdir {workdir.absolute()} is not the folder that process 0 writes to: give one on a file system that all processes share"
+            f"workdir {workdir.absolute()} is not the folder that process 0 writes to: "
+            "give one on a file system that all processes share"
         )
 
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Makes the folder and holds it against other processes. An InputError leaves nothing behind where there was no run before.
+    """Makes the folder and, while entered, locks it.
+
+    If there was no run before, an InputError removes what was written, except a store after DoesNotFit.
 
     Raises:
-      InputError: another process holds it, or it cannot be made.
+      InputError: another process has locked the folder, or it cannot be made.
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(made_for_now(workdir))
+            stack.enter_context(temporary_folder(workdir))
             lock = stack.enter_context((workdir / LOCK_FILE).open("w"))
         except OSError as error:
             raise InputError(f"workdir {workdir} cannot be written: {error.strerror}") from None
@@ -93,11 +124,11 @@ def locked(workdir: Path) -> Iterator[None]:
                 f"workdir {workdir} is in use by another process: wait for it, or give another --workdir"
             ) from None
         _remove(workdir.glob(".store.*"))  # of a process that was killed while it tokenised
-        fresh, before = not (workdir / CONFIG_FILE).exists(), set(workdir.iterdir()) - {workdir / LOCK_FILE}
+        is_new, before = not (workdir / CONFIG_FILE).exists(), set(workdir.iterdir()) - {workdir / LOCK_FILE}
         try:
             yield
         except InputError as error:
-            if fresh:
+            if is_new:
                 kept = {workdir / "store"} if isinstance(error, DoesNotFit) else set()
                 _remove(set(workdir.iterdir()) - before - kept)
             raise
@@ -109,3 +140,66 @@ def _remove(entries: Iterable[Path]) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+class TrainedModel(NamedTuple):
+    """A run's model, for use on one device."""
+
+    config: ConfigDict  # of the run
+    tokenizer: Tokenizer
+    spec: ModelSpec
+    objectives: Objectives  # whose heads the model has
+    params: dict  # float32, on this process's first device
+
+
+def restore_run(workdir: Path, step: int | None = None) -> TrainedModel:
+    """Returns the model of a run after step `step` (None: at its newest checkpoint), whatever mesh trained it.
+
+    Raises:
+      InputError: there is no run or no such checkpoint, or the vocabulary in the folder is not that of the training.
+    """
+    config, step = read_config(workdir), resolve_step(workdir, step)
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    try:
+        tokenizer = saved_tokenizer(workdir, checkpoints.record(step)["vocabulary"])
+        device = jax.local_devices()[0]
+        params = jax.device_put(checkpoints.read(step, "params"), device)
+    finally:
+        checkpoints.close()
+    spec = model_spec(config, tokenizer.vocab_size, platform_of(device))
+    spec = dataclasses.replace(spec, attention="xla")  # the implementation that accepts rows of any length
+    return TrainedModel(config, tokenizer, spec, with_heads(config), params)
+
+
+def resolve_step(workdir: Path, step: int | None) -> int:
+    """Returns `step`, or the step of the run's newest checkpoint if it is None.
+
+    Raises:
+      InputError: there is no run, or no such checkpoint.
+    """
+    read_config(workdir)
+    folder = workdir / "checkpoints"
+    checkpoints = Checkpoints(folder, read_only=True) if folder.is_dir() else None
+    steps = checkpoints.steps() if checkpoints else []
+    if checkpoints:
+        checkpoints.close()
+    if not steps:
+        raise InputError(f"workdir {workdir} has no checkpoint yet")
+    if step is not None and step not in steps:
+        raise InputError(
+            f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}"
+        )
+    return steps[-1] if step is None else step
+
+
+def saved_tokenizer(workdir: Path, fingerprint: str) -> Tokenizer:
+    """Returns the tokenizer of a run, from its own copy of the vocabulary; the fingerprint also determines the casing.
+
+    Raises:
+      InputError: the vocabulary in the workdir is another one.
+    """
+    for lowercase in ("no", "yes"):
+        tokenizer = load_tokenizer(str(workdir / "vocab.txt"), lowercase)
+        if tokenizer.fingerprint == fingerprint:
+            return tokenizer
+    raise InputError(f"{workdir}/vocab.txt is not the vocabulary that the run was trained with: put that one back")

@@ -1,4 +1,4 @@
-"""Made-up documents for tests of blocks, pairs and rows; and the original's blocks of some."""
+"""Made-up documents for the tests of blocks, pairs and rows, and the original's blocks of some documents."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,14 @@ SEQ_LEN = 16
 
 
 def made_up_split(folder):
-    """Documents with short sentences, sentences longer than a block, and words longer than a block; and some far shorter than a row."""
+    """Returns a split of documents with short sentences, sentences and words longer than a block, and very short
+    ones.
+    """
     draw = np.random.default_rng(0)
     words = ["a", "b.", "ac", "bccc", "a" + "c" * 40]
-    odds = [0.4, 0.3, 0.2, 0.09, 0.01]
+    probabilities = [0.4, 0.3, 0.2, 0.09, 0.01]
     texts = [
-        [" ".join(draw.choice(words, draw.integers(1, 20), p=odds)) for _ in range(draw.integers(1, 12))]
+        [" ".join(draw.choice(words, draw.integers(1, 20), p=probabilities)) for _ in range(draw.integers(1, 12))]
         for _ in range(60)
     ]
     texts += [["a b"] * draw.integers(1, 4) for _ in range(40)]
@@ -28,10 +30,11 @@ def made_up_split(folder):
 
 
 def golden_text(case):
-    """Addresses of sentences and of documents of a case. Its sizes are those of lines; 0 is a blank one.
+    """Returns the edges of the sentences and of the documents of a case, whose sizes are those of lines; 0 is a blank
+    one.
 
-    A last document without a blank line after it is not there for the original in "doc" mode (quirk 14). Here the end of a file ends its
-    document, whatever blocks are made of it, so such a document is left out by hand.
+    The original ignores a last document without a blank line after it in "doc" mode (docs/original.md, quirk 14). Here
+    the end of a file ends its document, whatever blocks are made of it, so such a document is left out of the case.
     """
     sentences, documents = [0], [0]
     for size in [*case["sizes"], *([0] if case["break_mode"] == "sentence" else [])]:

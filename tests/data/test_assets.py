@@ -1,4 +1,4 @@
-"""The embedded corpus and vocabularies are the files the notice speaks of."""
+"""The embedded corpus and vocabularies are the files that the notice describes."""
 
 import hashlib
 import importlib.resources
@@ -19,9 +19,9 @@ def files_below(folder, prefix=""):
 
 
 def test_checksums_of_every_file():
-    stated = dict(reversed(line.split()) for line in (ASSETS / "SHA256SUMS").read_text().splitlines())
-    assert set(files_below(ASSETS)) == set(stated) | {"NOTICE", "SHA256SUMS"}
-    for name, checksum in stated.items():
+    expected = dict(reversed(line.split()) for line in (ASSETS / "SHA256SUMS").read_text().splitlines())
+    assert set(files_below(ASSETS)) == set(expected) | {"NOTICE", "SHA256SUMS"}
+    for name, checksum in expected.items():
         assert hashlib.sha256((ASSETS / name).read_bytes()).hexdigest() == checksum, name
 
 
@@ -34,7 +34,7 @@ def test_assets_stay_small():
     assert sum(len((ASSETS / name).read_bytes()) for name in files_below(ASSETS)) < 3_000_000
 
 
-def test_corpus_is_what_the_notice_says():
+def test_corpus_agrees_with_the_notice():
     texts = {
         split: lzma.decompress((ASSETS / "corpus" / f"{split}.txt.xz").read_bytes()) for split in ("train", "valid")
     }
@@ -53,10 +53,10 @@ def test_vocabularies():
         special = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
         assert special == (0, 100, 101, 102, 103)
     assert tuple(tiny.tokens[:5]) == SPECIAL_TOKENS
-    assert cased.vocab_size - cased.starts_word.sum() == 6_477  # continuation tokens, reference section 3
+    assert cased.vocab_size - cased.starts_word.sum() == 6_477  # continuation tokens, docs/original.md 3
 
 
-def test_tiny_knows_every_letter_of_its_corpus():
+def test_tiny_vocabulary_covers_its_corpus():
     tiny = load_tokenizer("tiny", "auto")
     for document in embedded_documents("train"):
         assert not any(tiny.unk_id in ids for ids in tiny.encode(document))

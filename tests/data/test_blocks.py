@@ -1,4 +1,4 @@
-"""Blocks are those of the original where long sentences are lost as it loses them; by default they tile the text."""
+"""With lost sentences, blocks are those of the original; by default they cover each token of the text once."""
 
 import dataclasses
 
@@ -32,19 +32,18 @@ def ends_of(blocks):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['name']}-{case['break_mode']}")
-def test_goldens_of_the_original(case):
+def test_blocks_equal_the_originals(case):
     sentences, documents = golden_text(case)
     capacity = case["block_size"] - 2
-    blocks = (
-        document_blocks(sentences, documents, capacity)
-        if case["break_mode"] == "doc"
-        else sentence_blocks(sentences, capacity)
-    )
+    if case["break_mode"] == "doc":
+        blocks = document_blocks(sentences, documents, capacity)
+    else:
+        blocks = sentence_blocks(sentences, capacity)
     assert ends_of(blocks) == case["sents"]
     assert (blocks["length"] + 2).tolist() == case["out_sizes"]
 
 
-def test_documents_together_give_the_blocks_of_each_alone():
+def test_blocks_of_a_document_do_not_depend_on_other_documents():
     draw = np.random.default_rng(1)
     lengths = [draw.integers(1, 20, draw.integers(1, 30)) for _ in range(50)]  # some longer than the 14 that fit
     offsets = np.cumsum([0, *np.concatenate(lengths)])
@@ -55,7 +54,7 @@ def test_documents_together_give_the_blocks_of_each_alone():
     assert ends_of(document_blocks(offsets, ends, 14)) == alone
 
 
-def test_a_sentence_that_fits_nowhere_is_an_edge_of_its_own():
+def test_a_sentence_that_is_too_long_is_a_block_by_itself():
     assert greedy_edges(np.array([0, 3, 18, 20]), np.array([0, 20]), 14).tolist() == [0, 3, 18, 20]
 
 
@@ -63,12 +62,12 @@ def test_long_sentences_are_cut_at_word_starts():
     starts_word = np.array([False, True])
     ids = np.array([1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
     offsets = cut_long_sentences(np.array([0, 2, 14]), 5, starts_word, lambda start, count: ids[start : start + count])
-    # token 3 begins a word of seven tokens, so it is cut once inside; the rest then goes on to the last word start within five
+    # The word of seven tokens at 3 is cut once inside; then each cut is at the last word start within five tokens.
     assert offsets.tolist() == [0, 2, 3, 8, 13, 14]
 
 
 @pytest.mark.parametrize("documents_at_a_time", [1, 7, 1 << 16])
-def test_blocks_tile_the_documents(split, documents_at_a_time, monkeypatch):
+def test_blocks_cover_the_documents(split, documents_at_a_time, monkeypatch):
     monkeypatch.setattr(blocks_module, "DOCUMENTS_AT_A_TIME", documents_at_a_time)
     sentences, documents = split.sentence_offsets(), split.document_offsets()
     assert np.diff(sentences).max() > SEQ_LEN - 2
@@ -76,30 +75,27 @@ def test_blocks_tile_the_documents(split, documents_at_a_time, monkeypatch):
     edges = np.array([0, *np.cumsum(blocks["length"])])
     assert blocks["start"].tolist() == edges[:-1].tolist() and edges[-1] == split.num_tokens
     assert blocks["length"].min() > 0 and blocks["length"].max() <= SEQ_LEN - 2
-    assert set(sentences[documents]) <= set(edges)  # every document begins and ends with a block: none crosses
-    inner = np.setdiff1d(edges, sentences)  # the cuts
+    document_edges = set(sentences[documents])
+    assert document_edges <= set(edges)  # so no block crosses the end of a document
+    inner = np.setdiff1d(edges, sentences)  # the cuts inside sentences
     long = np.diff(sentences)[np.searchsorted(sentences, inner, "right") - 1] > SEQ_LEN - 2
     assert len(inner) and long.all()
     ids = split.read(0, split.num_tokens)
-    for cut in inner[
-        ~TOKENIZER.starts_word[ids[inner]]
-    ]:  # inside a word only where no word starts among the tokens before it
+    inside_words = inner[~TOKENIZER.starts_word[ids[inner]]]
+    for cut in inside_words:  # no word starts among the tokens before it
         assert not TOKENIZER.starts_word[ids[cut - (SEQ_LEN - 2) + 1 : cut]].any()
 
 
-def test_sentences_are_blocks_of_their_own(split):
-    lost, cut = (
-        split_blocks(
-            split, dataclasses.replace(SETTINGS, blocks="sentence", long_sentences=long), TOKENIZER.starts_word
-        )
-        for long in ("lose", "cut")
-    )
+def test_each_sentence_is_a_block(split):
+    settings = dataclasses.replace(SETTINGS, blocks="sentence")
+    lost = split_blocks(split, dataclasses.replace(settings, long_sentences="lose"), TOKENIZER.starts_word)
+    cut = split_blocks(split, settings, TOKENIZER.starts_word)
     lengths = np.diff(split.sentence_offsets())
     assert lost["length"].tolist() == lengths[lengths <= SEQ_LEN - 2].tolist()
     assert cut["length"].sum() == split.num_tokens and len(cut) > len(lengths)
 
 
-def test_documents_lose_their_long_sentences_only_if_asked_to(split):
+def test_documents_lose_long_sentences_if_the_settings_ask_for_it(split):
     lost = split_blocks(split, dataclasses.replace(SETTINGS, long_sentences="lose"), TOKENIZER.starts_word)
     sentences = split.sentence_offsets()
     long = np.flatnonzero(np.diff(sentences) > SEQ_LEN - 2)
@@ -109,7 +105,7 @@ def test_documents_lose_their_long_sentences_only_if_asked_to(split):
     assert lost["length"].sum() <= split.num_tokens - np.diff(sentences)[long].sum()
 
 
-def test_layouts_are_those_of_full_rows():
+def test_layouts_describe_full_rows():
     assert SETTINGS.layouts() == [(1, 14)]
     assert dataclasses.replace(SETTINGS, max_blocks_per_row=9).layouts() == [(1, 14), (2, 12), (3, 10), (4, 8), (5, 6)]
     assert dataclasses.replace(SETTINGS, blocks="pair").layouts() == [(2, 13)]

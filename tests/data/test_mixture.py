@@ -1,4 +1,4 @@
-"""Several stores as one corpus: their rows, their shares, and what a feed of them gives."""
+"""Several stores as one corpus: their rows, their shares, and the batches of a feed."""
 
 import itertools
 
@@ -16,7 +16,7 @@ TEXTS = {"poems": "The rose is red , the violet blue .", "laws": "It shall be la
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two stores with texts of their own, the second three times as large."""
+    """Makes two stores with different texts, the second three times as large."""
     root = tmp_path_factory.mktemp("stores")
     for copies, (name, line) in zip((20, 60), TEXTS.items()):
         documents = [[f"{line} {number}" for number in range(number, number + 12)] for number in range(copies)]
@@ -25,52 +25,53 @@ def folders(tmp_path_factory):
 
 
 def mixed(folders, **changes):
-    config = small_config(
-        data__store=",".join(str(folders / name) for name in TEXTS), data__max_blocks_per_row=1, **changes
-    )
-    mixture = open_corpus(config, TOKENIZER, folders, tell=None)
+    stores = ",".join(str(folders / name) for name in TEXTS)
+    config = small_config(data__store=stores, data__max_blocks_per_row=1, **changes)
+    mixture = open_corpus(config, TOKENIZER, folders, None)
     return Feed(config, mixture, TOKENIZER), mixture
 
 
 def source_of(batch, row):
-    """Which text a row is of, as a person would tell; masks hide too little of it to matter."""
+    """Returns the text that a row is from, by its words; masks hide too few of them to matter."""
     text = TOKENIZER.decode(batch["tokens"][row]).lower()
     return "poems" if sum(word in text for word in ("rose", "violet", "red", "blue")) > 2 else "laws"
 
 
-def test_rows_are_those_of_the_stores_one_after_another(folders):
+def test_rows_of_the_stores_are_numbered_consecutively(folders):
     feed, mixture = mixed(folders)
     rows = feed.train
     assert rows.num_rows == sum(rows.sizes) and isinstance(rows, MixedRows)
     ids = np.random.default_rng(0).permutation(rows.num_rows)
     together = rows.read(ids)
-    for place, number in enumerate(ids):
-        part = int(number >= rows.sizes[0])
-        alone = rows.parts[part].read(np.array([number - part * rows.sizes[0]]))
+    for index, number in enumerate(ids):
+        corpus = int(number >= rows.sizes[0])
+        alone = rows.parts[corpus].read(np.array([number - corpus * rows.sizes[0]]))
         for name, field in alone.items():
-            assert np.array_equal(together[name][place], field[0])
+            assert np.array_equal(together[name][index], field[0])
     assert mixture.totals()["train"]["num_documents"] == 80
     assert mixture.token_counts("train").sum() == mixture.totals()["train"]["num_tokens"]
 
 
-@pytest.mark.parametrize(
-    "changes", [dict(data__weights=(0.9, 0.1)), dict(), dict(data__temperature=1e9)], ids=["weights", "size", "equal"]
-)
-def test_batches_hold_the_shares_asked_for(folders, changes):
-    feed, mixture = mixed(folders, **changes)
+SHARES = {"weights": dict(data__weights=(0.9, 0.1)), "size": dict(), "equal": dict(data__temperature=1e9)}
+
+
+@pytest.mark.parametrize("changes", SHARES.values(), ids=SHARES)
+def test_batches_have_the_configured_shares(folders, changes):
+    feed, _ = mixed(folders, **changes)
     steps = 40
     batches = list(itertools.islice(feed.training(0), steps))
     found = [source_of(batch, row) for batch in batches for row in range(16)]
     drawn = feed.rows_drawn(steps)
     assert {name: found.count(name) for name in TEXTS} == drawn  # counted without reading a row
-    wanted = changes.get("data__weights") or weights_of(feed.train.sizes, (0.0,), changes.get("data__temperature", 1.0))
-    share = wanted[0] / sum(wanted)
+    by_size = weights_of(feed.train.sizes, (0.0,), changes.get("data__temperature", 1.0))
+    weights = changes.get("data__weights", by_size)
+    share = weights[0] / sum(weights)
     assert drawn["poems"] / (16 * steps) == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / (16 * steps)))
-    again = next(feed.training(17))
-    assert all(np.array_equal(again[name], batches[17][name]) for name in again)
+    resumed = next(feed.training(17))
+    assert all(np.array_equal(resumed[name], batches[17][name]) for name in resumed)
 
 
-def test_held_out_text_of_each_store_is_what_it_is_alone(folders):
+def test_held_out_batches_of_each_store_are_those_of_the_store_alone(folders):
     feed, mixture = mixed(folders, eval__max_rows=8)
     for store, name in zip(mixture.stores, feed.names):
         alone = Feed(small_config(data__max_blocks_per_row=1, eval__max_rows=4), Mixture([store]), TOKENIZER)
@@ -82,9 +83,8 @@ def test_held_out_text_of_each_store_is_what_it_is_alone(folders):
 def test_names_and_fingerprint(folders):
     poems, laws = (open_store(folders / name) for name in TEXTS)
     assert Mixture([poems]).fingerprint == poems.fingerprint
-    assert (
-        len({Mixture([poems]).fingerprint, Mixture([poems, laws]).fingerprint, Mixture([laws, poems]).fingerprint}) == 3
-    )
+    mixtures = Mixture([poems]), Mixture([poems, laws]), Mixture([laws, poems])
+    assert len({mixture.fingerprint for mixture in mixtures}) == 3
     assert Mixture([poems, laws]).names == ["poems", "laws"]
     assert Mixture([poems, poems]).names == [str(folders / "poems")] * 2
 

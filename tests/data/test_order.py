@@ -1,4 +1,4 @@
-"""Orders: every row once an epoch, exact shares of several corpora, and any place reached at once."""
+"""Orders: every row once per epoch, exact shares of several corpora, and direct access to any position."""
 
 import itertools
 
@@ -37,32 +37,31 @@ def short_cycle(monkeypatch):
 
 
 def numbers(order, start, count):
-    """Epochs, corpora and rows within them, of `count` positions from `start` on."""
+    """Returns the epochs, the corpora and the rows within them at `count` positions from `start` on."""
     epoch, row = (values.numpy() for values in order.at(start + tf.range(count, dtype=tf.int64)))
     corpus = np.searchsorted(np.cumsum(SIZES), row, "right")
     return epoch, corpus, row - (np.cumsum(SIZES) - SIZES)[corpus]
 
 
-def test_corpora_are_drawn_from_as_their_weights_say_in_every_cycle(short_cycle):
+def test_every_cycle_has_the_shares_of_the_weights(short_cycle):
     order = Order(SIZES, WEIGHTS, seed=5)
     _, corpus, _ = numbers(order, 0, 1000)
     cycles = corpus.reshape(10, 100)
     assert (np.sort(cycles, 1) == np.repeat([0, 1, 2], [20, 50, 30])).all()
-    assert len({tuple(cycle) for cycle in cycles}) == 10  # in another order each time
+    assert len({tuple(cycle) for cycle in cycles}) == 10  # each in another order
 
 
-def test_each_corpus_goes_through_epochs_of_its_own(short_cycle):
+def test_each_corpus_has_its_own_epochs(short_cycle):
     epoch, corpus, row = numbers(Order(SIZES, WEIGHTS, seed=5), 0, 2000)
     for number, size in enumerate(SIZES):
-        mine, its_epoch = row[corpus == number], epoch[corpus == number]
-        assert np.bincount(its_epoch).tolist() == [size] * (len(mine) // size) + [len(mine) % size] * (
-            len(mine) % size > 0
-        )
-        for one in range(len(mine) // size):
-            assert sorted(mine[its_epoch == one]) == list(range(size))
+        rows, epochs = row[corpus == number], epoch[corpus == number]
+        complete, rest = divmod(len(rows), size)
+        assert np.bincount(epochs).tolist() == [size] * complete + ([rest] if rest else [])
+        for complete_epoch in range(complete):
+            assert sorted(rows[epochs == complete_epoch]) == list(range(size))
 
 
-def test_any_position_is_reached_at_once_and_counted(short_cycle):
+def test_any_position_is_accessed_directly_and_counted(short_cycle):
     order = Order(SIZES, WEIGHTS, seed=5)
     whole = numbers(order, 0, 1000)
     for start in (1, 99, 100, 763):
@@ -73,14 +72,15 @@ def test_any_position_is_reached_at_once_and_counted(short_cycle):
     assert order.drawn(far).sum() == far
 
 
-def test_a_corpus_alone_is_drawn_from_always():
+def test_a_single_corpus_is_always_drawn_from():
     assert Order([50], [0.3], seed=1).drawn(123_456_789).tolist() == [123_456_789]
 
 
-@pytest.mark.parametrize(
-    "weights, shares", [([1, 1], [8, 8]), ([0.7, 0.3], [11, 5]), ([1, 1, 1], None), ([1e-9, 1], [1, 15]), ([3], [16])]
-)
-def test_shares_are_the_nearest_that_add_up(weights, shares):
+SHARES = [([1, 1], [8, 8]), ([0.7, 0.3], [11, 5]), ([1, 1, 1], None), ([1e-9, 1], [1, 15]), ([3], [16])]
+
+
+@pytest.mark.parametrize("weights, shares", SHARES)
+def test_shares_are_the_nearest_integers_with_the_right_sum(weights, shares):
     found = apportion(weights, 16)
     assert found.sum() == 16 and found.min() >= 1
     assert shares is None or found.tolist() == shares

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): resuming, parts of them, threads, epochs, and evaluation."""
+"""Batches are a pure function of (seed, step): resuming, subsets of rows, threads, epochs, and evaluation."""
 
 import itertools
 import os
@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
-from test_masking import SETTINGS, slots_of
 
 from spanbert_jax.data import pipeline
 from spanbert_jax.data.order import Order
+from spanbert_jax.data.targets import Masker
 from spanbert_jax.errors import InputError
+from tests.data import synthetic
+from tests.data.test_masking import SETTINGS, slots_of
 
 ROWS = synthetic.Rows(64, synthetic.random_blocks(np.random.default_rng(0), 50, 64, 3))
 SLOTS = slots_of(ROWS, SETTINGS)
 ORDER = Order([ROWS.num_rows], [1.0], 0)
-MASKER = pipeline.Masker(SETTINGS, SLOTS, synthetic.Tokenizer, synthetic.token_counts())
+MASKER = Masker(SETTINGS, SLOTS, synthetic.Tokenizer, synthetic.token_counts(), ("mlm", "sbo"))
 SHAPES = dict.fromkeys(("tokens", "segments", "positions", "token_types"), "L")
 SHAPES |= dict.fromkeys(("mlm_positions", "mlm_targets", "mlm_weights"), "M")
 SHAPES |= dict.fromkeys(("sbo_left", "sbo_right", "sbo_offset", "sbo_targets", "sbo_weights"), "M")
@@ -41,7 +42,7 @@ def evaluate(rows=ROWS, batch_size=8, max_rows=0, part=None, threads=2):
 
 
 def join(batches):
-    """Batches one under another: a dict of [steps, rows, ...]."""
+    """Stacks batches: a dict of [steps, rows, ...]."""
     batches = list(batches)
     return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -51,7 +52,7 @@ def flat(batches):
 
 
 def unmasked(batches):
-    """The rows' own tokens, [rows, L], put back from the targets."""
+    """Returns the original tokens of the rows, restored from the targets: [rows, L]."""
     rows = flat(batches)
     tokens = rows["tokens"].copy()
     row, slot = np.nonzero(rows["mlm_weights"])
@@ -73,17 +74,15 @@ def assert_same(ours, theirs):
 
 def test_batches_have_the_shapes_and_types_of_the_contract():
     sizes = {"L": 64, "M": SLOTS}
+    shapes = {name: (sizes[size],) for name, size in SHAPES.items()}
+    dtypes = {name: np.float32 if "weights" in name else np.int32 for name in SHAPES}
     batch = train(1)
-    assert {name: field.shape[2:] for name, field in batch.items()} == {
-        name: (sizes[size],) for name, size in SHAPES.items()
-    }
-    assert {name: field.dtype for name, field in batch.items()} == {
-        name: np.float32 if "weights" in name else np.int32 for name in SHAPES
-    }
+    assert {name: field.shape[2:] for name, field in batch.items()} == shapes
+    assert {name: field.dtype for name, field in batch.items()} == dtypes
     assert batch["tokens"].shape[1] == 8
 
 
-def test_same_bits_with_any_number_of_threads_and_parts(monkeypatch):
+def test_same_bits_with_any_number_of_threads_and_chunks(monkeypatch):
     whole = train(9)
     assert_same(train(9, threads=1), whole)
     assert_same(train(9, threads=5), whole)
@@ -91,21 +90,21 @@ def test_same_bits_with_any_number_of_threads_and_parts(monkeypatch):
     assert_same(train(9, threads=3), whole)
 
 
-def test_seeking_equals_running_there():
+def test_starting_at_a_step_equals_running_up_to_it():
     whole = train(20)
     for start in (1, 7, 19):  # in the first epoch of 50 rows, across its end, and in the last
         assert_same(train(20 - start, start_step=start), {name: field[start:] for name, field in whole.items()})
 
 
-def test_seeking_far_does_not_run_there():
+def test_starting_at_a_late_step_does_not_run_up_to_it():
     train(1)
     began = time.monotonic()
     train(1, start_step=10**12)
-    assert time.monotonic() - began < 10  # at a million steps a second, running there would take eleven days
+    assert time.monotonic() - began < 10  # at a million steps per second, running up to it would take eleven days
 
 
 @pytest.mark.parametrize("part", [[0, 1, 2, 3], [4, 5, 6, 7], [0, 3, 5], [7]], ids=str)
-def test_a_part_of_a_batch_is_made_without_the_rest(part):
+def test_some_rows_of_a_batch_are_made_without_the_rest(part):
     for whole, some in ((train(9), train(9, part=np.array(part))), (evaluate(), evaluate(part=np.array(part)))):
         assert_same({name: field[:, part] for name, field in whole.items()}, some)
 
@@ -116,20 +115,20 @@ def test_masks_do_not_depend_on_the_batch_size():
     assert_same(flat(train(1, batch_size=160)), whole)
 
 
-def test_every_row_once_an_epoch_in_a_new_order_with_new_masks():
+def test_every_row_is_read_once_per_epoch_in_a_new_order_with_new_masks():
     batches = train(3, batch_size=50)
     numbers = np.reshape(row_numbers(batches), (3, 50))
     assert (np.sort(numbers, 1) == np.arange(50)).all()
     assert len({tuple(order) for order in numbers}) == 3
     order = np.argsort(numbers, 1)[:, :, None]
     positions = np.take_along_axis(batches["mlm_positions"], order, 1)  # [epoch, row, M]
-    again = (positions[0] == positions[1]).all(1)
+    same_masks = (positions[0] == positions[1]).all(1)
     long = np.array([sum(ROWS.fields["block_length"][row]) > 30 for row in range(50)])
-    assert not again[long].any()
+    assert not same_masks[long].any()
     assert row_numbers(train(1, batch_size=50, seed=8)) != numbers[0].tolist()
 
 
-def test_evaluation_is_in_order_and_the_same_for_ever():
+def test_evaluation_is_in_order_and_always_the_same():
     whole = evaluate()
     assert_same(evaluate(), whole)
     assert_same(evaluate(threads=1), whole)
@@ -162,21 +161,22 @@ def test_closed_batches_end():
 
 def test_a_program_ends_while_rows_are_still_being_read():
     program = """
-import time, test_pipeline
+import time
+from tests.data import test_pipeline
 class Slow(test_pipeline.synthetic.Rows):
     def read(self, ids):
         time.sleep(0.05)
         return super().read(ids)
-batches = test_pipeline.pipeline.make_batches(
-    Slow(64, [[60]] * 9), test_pipeline.Order([9], [1.0], 0), test_pipeline.MASKER, batch_size=8, start_step=0, part=None, threads=2)
+rows, order = Slow(64, [[60]] * 9), test_pipeline.Order([9], [1.0], 0)
+settings = dict(batch_size=8, start_step=0, part=None, threads=2)
+batches = test_pipeline.pipeline.make_batches(rows, order, test_pipeline.MASKER, **settings)
 next(batches)
 """
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": paths}, check=True, timeout=120)
 
 
-def test_mistakes_are_named():
+def test_errors_name_the_problem():
     empty = synthetic.Rows(64, [[10]])
     empty.num_rows = 0
     with pytest.raises(InputError, match="no rows"):

@@ -1,4 +1,4 @@
-"""Rows hold every block once however they are packed, and are laid out as promised."""
+"""Rows have every block once, however they are packed, and the documented layout."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.data import rows as rows_module
-from spanbert_jax.data.blocks import BlockSettings, sentences_of, split_blocks
+from spanbert_jax.data.blocks import BlockSettings, sentence_and_document_edges, split_blocks
 from spanbert_jax.data.pairs import draw_pairs
 from spanbert_jax.data.rows import build_rows, ragged_range
 from spanbert_jax.data.store import open_store, write_store
@@ -25,12 +25,8 @@ def split(tmp_path_factory):
 
 
 def rows_of(split, max_blocks_per_row, settings=SETTINGS, **changes):
-    return build_rows(
-        split,
-        dataclasses.replace(settings, max_blocks_per_row=max_blocks_per_row, **changes),
-        TOKENIZER.starts_word,
-        (),
-    )
+    settings = dataclasses.replace(settings, max_blocks_per_row=max_blocks_per_row, **changes)
+    return build_rows(split, settings, TOKENIZER.starts_word, ())
 
 
 def all_blocks(rows):
@@ -50,7 +46,7 @@ def test_packing_keeps_every_block_once(split, max_blocks_per_row):
 
 
 @pytest.mark.parametrize("max_blocks_per_row", [1, 3])
-def test_rows_are_laid_out_as_promised(split, max_blocks_per_row):
+def test_rows_have_the_documented_layout(split, max_blocks_per_row):
     rows = rows_of(split, max_blocks_per_row)
     ids = np.random.default_rng(3).integers(0, rows.num_rows, 50)
     batch = rows.read(ids)
@@ -72,24 +68,22 @@ def test_rows_are_laid_out_as_promised(split, max_blocks_per_row):
     assert batch["block_start"].shape == (50, max_blocks_per_row)
 
 
-def test_pairs_are_laid_out_as_promised(split):
+def test_pairs_have_the_documented_layout(split):
     rows = rows_of(split, 1, PAIRS)
-    pairs, labels = draw_pairs(*sentences_of(split, PAIRS, TOKENIZER.starts_word), SEQ_LEN - 3, 0.0, 3)
+    edges = sentence_and_document_edges(split, PAIRS, TOKENIZER.starts_word)
+    pairs, labels = draw_pairs(*edges, SEQ_LEN - 3, 0.0, 3)
     batch = rows.read(np.arange(rows.num_rows))
     assert rows.num_rows == len(pairs) == rows.num_blocks // 2 and 0 < labels.sum() < len(labels)
     assert batch["nsp_targets"][:, 0].tolist() == labels.tolist() and np.all(batch["nsp_weights"] == 1)
     for row, ((a, a_end), (b, b_end)) in enumerate(pairs.tolist()):
         first, second = split.read(a, a_end - a).tolist(), split.read(b, b_end - b).tolist()
-        used = len(first) + len(second) + 3
-        tokens = [TOKENIZER.cls_id, *first, TOKENIZER.sep_id, *second, TOKENIZER.sep_id] + [TOKENIZER.pad_id] * (
-            SEQ_LEN - used
-        )
-        assert batch["tokens"][row].tolist() == tokens
-        assert batch["segments"][row].tolist() == [1] * used + [0] * (SEQ_LEN - used)
-        assert batch["positions"][row].tolist() == [*range(used)] + [0] * (SEQ_LEN - used)
-        assert batch["token_types"][row].tolist() == [0] * (len(first) + 2) + [1] * (len(second) + 1) + [0] * (
-            SEQ_LEN - used
-        )
+        tokens = [TOKENIZER.cls_id, *first, TOKENIZER.sep_id, *second, TOKENIZER.sep_id]
+        token_types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+        used, padding = len(tokens), SEQ_LEN - len(tokens)
+        assert batch["tokens"][row].tolist() == tokens + [TOKENIZER.pad_id] * padding
+        assert batch["segments"][row].tolist() == [1] * used + [0] * padding
+        assert batch["positions"][row].tolist() == [*range(used)] + [0] * padding
+        assert batch["token_types"][row].tolist() == token_types + [0] * padding
         assert batch["block_start"][row].tolist() == [1, len(first) + 2]
         assert batch["block_length"][row].tolist() == [len(first), len(second)]
     assert rows.padding_fraction == pytest.approx(np.mean(batch["segments"] == 0))
@@ -101,24 +95,26 @@ def test_pairs_need_two_documents(tmp_path):
         rows_of(open_store(tmp_path / "store").split("train"), 1, PAIRS)
 
 
-def test_tags_stand_with_their_tokens(tmp_path):
-    class Tagger:  # tags every "b" as one kind and every token after the first of its sentence as another
+def test_tags_are_those_of_their_tokens(tmp_path):
+    class Tagger:
+        """Tags every "b" as one kind and every token after the first of its sentence as another."""
+
         kinds = ("entities", "phrases")
 
         def describe(self):
-            return dict.fromkeys(self.kinds, "by hand")
+            return dict.fromkeys(self.kinds, "test")
 
         def tags(self, sentences, offsets):
-            letters = [
-                np.array([sentence[start] == "b" for start, _ in spans]) for sentence, spans in zip(sentences, offsets)
-            ]
-            return {"entities": letters, "phrases": [np.arange(len(spans)) > 0 for spans in offsets]}
+            letters = [[sentence[start] for start, _ in ranges] for sentence, ranges in zip(sentences, offsets)]
+            return {
+                "entities": [np.array(letters_of_sentence) == "b" for letters_of_sentence in letters],
+                "phrases": [np.arange(len(ranges)) > 0 for ranges in offsets],
+            }
 
     write_store(tmp_path / "store", TOKENIZER, {"train": [["a b.", "b a b"], ["bc a"] * 9]}, Tagger())
     split = open_store(tmp_path / "store").split("train")
-    rows = build_rows(
-        split, dataclasses.replace(SETTINGS, max_blocks_per_row=2), TOKENIZER.starts_word, ("phrases", "entities")
-    )
+    settings = dataclasses.replace(SETTINGS, max_blocks_per_row=2)
+    rows = build_rows(split, settings, TOKENIZER.starts_word, ("phrases", "entities"))
     batch = rows.read(np.arange(rows.num_rows))
     b = TOKENIZER.tokens.index("b")
     assert np.array_equal(batch["tags"] >> 1 == 1, batch["tokens"] == b)
@@ -148,7 +144,7 @@ def test_no_rows(split):
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, PAIRS], ids=["document", "pair"])
-def test_plan_is_made_once_and_made_anew_when_damaged(split, settings, monkeypatch):
+def test_plan_is_made_once_and_again_when_damaged(split, settings, monkeypatch):
     expected = all_blocks(rows_of(split, 1, settings))
     (path,) = (split.store.folder / "rows").glob(f"train-{settings.blocks}-{SEQ_LEN}x1-*.rows")
     whole = path.read_bytes()
@@ -165,10 +161,10 @@ def test_plan_is_made_once_and_made_anew_when_damaged(split, settings, monkeypat
 def test_store_that_cannot_be_written_is_still_read(split, tmp_path):
     folder = tmp_path / "store"
     write_store(folder, TOKENIZER, {"train": [["a b. ac"] * 20]})
-    (folder / "rows").write_text("a file where the folder of plans should be")
-    own = open_store(folder).split("train")
-    rows = rows_of(own, 2)
-    assert all_blocks(rows)["length"].sum() == own.num_tokens
+    (folder / "rows").write_text("a file at the path of the folder of plans")
+    other = open_store(folder).split("train")
+    rows = rows_of(other, 2)
+    assert all_blocks(rows)["length"].sum() == other.num_tokens
     assert sorted(path.name for path in folder.glob("*rows*")) == ["rows"]
 
 

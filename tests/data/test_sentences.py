@@ -18,39 +18,35 @@ PARAGRAPHS = {
 }
 
 
-def test_none_takes_lines_as_they_are():
+def test_none_leaves_lines_unchanged():
     lines = ["One. Two.", "three"]
     assert Splitter("none")(lines) == lines
 
 
 @pytest.mark.parametrize("language", PARAGRAPHS)
 def test_paragraphs_become_sentences(language):
-    pytest.importorskip("sentencex", reason="cuts sentences; in the extra [prepare]")
+    pytest.importorskip("sentencex", reason="needs sentencex, of the extra 'prepare'")
     sentences = PARAGRAPHS[language]
     paragraph = ("" if language == "zh" else " ").join(sentences)
     assert Splitter(language)([paragraph, sentences[0]]) == [*sentences, sentences[0]]
 
 
-def test_every_line_is_cut_on_its_own_and_no_character_is_lost():
-    pytest.importorskip("sentencex", reason="cuts sentences; in the extra [prepare]")
-    lines = [
-        "no stop at the end",
-        "Then this. And 1. that 2. Other (a) thing.  More spaces!",
-        "...",
-        "- a list: b. - c.",
-    ]
+def test_every_line_is_split_separately_and_no_character_is_lost():
+    pytest.importorskip("sentencex", reason="needs sentencex, of the extra 'prepare'")
+    lines = ["no stop at the end", "Then this. And 1. that 2. Other (a) thing.  More spaces!"]
+    lines += ["...", "- a list: b. - c."]
     sentences = Splitter("en")(lines)
     assert sentences[0] == lines[0]
     assert "".join(sentences).replace(" ", "") == "".join(lines).replace(" ", "")
     assert all(sentence and sentence == sentence.strip() for sentence in sentences)
 
 
-def test_it_goes_through_pickle():
-    pytest.importorskip("sentencex", reason="cuts sentences; in the extra [prepare]")
+def test_splitters_are_picklable():
+    pytest.importorskip("sentencex", reason="needs sentencex, of the extra 'prepare'")
     assert pickle.loads(pickle.dumps(Splitter("pt-br")))(["Um. Dois."]) == ["Um.", "Dois."]
 
 
 @pytest.mark.parametrize("language", ["english", "", "xx", "EN", "ger"])
-def test_refuses_unknown_languages(language):
+def test_unknown_languages_are_refused(language):
     with pytest.raises(InputError, match="two letters"):
         Splitter(language)

@@ -1,6 +1,7 @@
-"""The store gives back what was written, whole or not at all."""
+"""A store returns what was written to it, and is complete or does not exist."""
 
 import concurrent.futures
+import itertools
 import json
 import os
 
@@ -16,7 +17,7 @@ from spanbert_jax.errors import InputError
 WORDS = ["the", "cat", "##s", "sat", "on", "mat", "."]
 TOKENIZER = Tokenizer([*SPECIAL_TOKENS, *WORDS], True, "test")
 VALID = [["the cat", "the mat"]]
-EMPTY = "\u200b\x07"  # not blank, and without a token
+EMPTY = "\u200b\x07"  # not blank, but without a token
 
 
 def random_documents(seed: int, count: int) -> list[list[str]]:
@@ -33,7 +34,7 @@ def texts():
 
 
 class Tagger:
-    """Tags as spanbert_jax/data/tagging.py gives them, of kinds that can be checked by eye: tokens that begin with c, and long ones."""
+    """Tags tokens that begin with c, and long ones; the interface is that of tagging.Tagger."""
 
     kinds = ("c", "long")
 
@@ -41,13 +42,11 @@ class Tagger:
         return {kind: {"of": "test"} for kind in self.kinds}
 
     def tags(self, sentences, offsets):
-        tokens = [
-            [sentence[start:end] for start, end in spans] for sentence, spans in zip(sentences, offsets, strict=True)
-        ]
-        marks = {"c": lambda token: token[0] == "c", "long": lambda token: len(token) > 2}
+        pairs = zip(sentences, offsets, strict=True)
+        tokens = [[sentence[start:end] for start, end in ranges] for sentence, ranges in pairs]
         return {
-            kind: [np.array([mark(token) for token in line], np.bool_) for line in tokens]
-            for kind, mark in marks.items()
+            "c": [np.array([token[0] == "c" for token in line], np.bool_) for line in tokens],
+            "long": [np.array([len(token) > 2 for token in line], np.bool_) for line in tokens],
         }
 
 
@@ -56,31 +55,25 @@ def make(folder, texts, **options):
     return open_store(folder)
 
 
-def sentences_of(split):
-    """All documents of a split as nested lists of ids, read back sentence by sentence."""
-    sentences, documents = split.sentence_offsets(), split.document_offsets()
-    read = [
-        split.read(int(start), int(end - start)).tolist()
-        for start, end in zip(sentences[:-1], sentences[1:], strict=True)
-    ]
-    return [read[low:high] for low, high in zip(documents[:-1], documents[1:], strict=True)]
+def documents_of(split):
+    """Returns all documents of a split as nested lists of ids, read sentence by sentence."""
+    sentences, documents = split.sentence_offsets().tolist(), split.document_offsets().tolist()
+    read = [split.read(start, end - start).tolist() for start, end in itertools.pairwise(sentences)]
+    return [read[first:end] for first, end in itertools.pairwise(documents)]
 
 
 @pytest.mark.parametrize("shard_documents", [1, 7, 1 << 20])
 @pytest.mark.parametrize("chunk_characters", [1, 500, 1 << 20])
-def test_everything_comes_back(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
+def test_documents_are_read_as_written(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
     monkeypatch.setattr(shard_module, "CHUNK_CHARACTERS", chunk_characters)
     split = make(tmp_path / "store", texts, shard_documents=shard_documents).split("train")
     expected = [TOKENIZER.encode(document) for document in texts]
-    assert sentences_of(split) == expected
+    assert documents_of(split) == expected
     tokens = [i for document in expected for sentence in document for i in sentence]
     assert split.read(0, split.num_tokens).tolist() == tokens
     assert split.read(7, 500).tolist() == tokens[7:507]
-    assert (split.num_tokens, split.num_sentences, split.num_documents) == (
-        len(tokens),
-        sum(map(len, expected)),
-        len(expected),
-    )
+    sizes = split.num_tokens, split.num_sentences, split.num_documents
+    assert sizes == (len(tokens), sum(map(len, expected)), len(expected))
     assert split.token_counts.tolist() == np.bincount(tokens, minlength=TOKENIZER.vocab_size).tolist()
     assert split.sentence_offsets().dtype == split.document_offsets().dtype == split.token_counts.dtype == np.int64
     assert len(split.store.index["splits"]["train"]["shards"]) == -(-len(texts) // shard_documents)
@@ -88,8 +81,8 @@ def test_everything_comes_back(shard_documents, chunk_characters, texts, tmp_pat
 
 @pytest.mark.parametrize("shard_documents", [1, 7, 1 << 20])
 @pytest.mark.parametrize("chunk_characters", [1, 200, 1 << 20])
-def test_tags_come_back(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
-    """A bit a token, wherever bytes, chunks and shards end."""
+def test_tags_are_read_as_written(shard_documents, chunk_characters, texts, tmp_path, monkeypatch):
+    """The bits are right wherever bytes, chunks and shards end."""
     monkeypatch.setattr(shard_module, "CHUNK_CHARACTERS", chunk_characters)
     split = make(tmp_path / "store", [[EMPTY], *texts], shard_documents=shard_documents, tagger=Tagger()).split("train")
     tokens = [TOKENIZER.tokens[i] for i in split.read(0, split.num_tokens)]
@@ -112,12 +105,12 @@ def test_tags_come_back(shard_documents, chunk_characters, texts, tmp_path, monk
         split.store.split("train")
 
 
-def test_text_without_tokens_leaves_no_trace(tmp_path):
+def test_text_without_tokens_is_left_out(tmp_path):
     split = make(tmp_path / "store", [[EMPTY], ["the cat", EMPTY, "sat"], [EMPTY, EMPTY]]).split("train")
-    assert sentences_of(split) == [[[5, 6], [8]]]
+    assert documents_of(split) == [[[5, 6], [8]]]
 
 
-def test_reading_outside_is_an_error(tmp_path):
+def test_reading_outside_the_split_is_an_error(tmp_path):
     split = make(tmp_path / "store", [["the cat sat"]]).split("train")
     assert split.read(3, 0).tolist() == []
     for start, count in ((0, 4), (3, 1), (-1, 2), (2, -1)):
@@ -132,7 +125,7 @@ def test_wide_vocabularies_get_wide_tokens(tmp_path):
     assert open_store(tmp_path / "store").split("train").read(0, 2).tolist() == [65540, 5]
 
 
-def test_tokenizer_travels_with_the_store(texts, tmp_path):
+def test_store_contains_its_tokenizer(texts, tmp_path):
     store = make(tmp_path / "store", texts)
     assert store.tokenizer().fingerprint == store.tokenizer_fingerprint == TOKENIZER.fingerprint
     assert store.vocab_size == TOKENIZER.vocab_size
@@ -146,10 +139,9 @@ def test_tokenizer_travels_with_the_store(texts, tmp_path):
         store.tokenizer()
 
 
-def test_fingerprint_is_of_the_content(texts, tmp_path):
-    prints = [
-        make(tmp_path / str(i), content).fingerprint for i, content in enumerate((texts, texts, texts[1:], texts[::-1]))
-    ]
+def test_fingerprint_depends_on_the_content(texts, tmp_path):
+    contents = (texts, texts, texts[1:], texts[::-1])
+    prints = [make(tmp_path / str(number), content).fingerprint for number, content in enumerate(contents)]
     assert prints[0] == prints[1]
     prints.append(make(tmp_path / "tagged", texts, tagger=Tagger()).fingerprint)
     assert len(set(prints)) == 4
@@ -167,7 +159,7 @@ def test_failure_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_never_replaces_what_is_there(texts, tmp_path):
+def test_existing_files_are_never_replaced(texts, tmp_path):
     store = make(tmp_path / "store", texts)
     (tmp_path / "file").write_text("precious")
     for name in ("store", "file"):
@@ -179,7 +171,7 @@ def test_never_replaces_what_is_there(texts, tmp_path):
     assert make(tmp_path / "empty", texts).fingerprint == store.fingerprint
 
 
-def test_loses_a_race_politely(texts, tmp_path):
+def test_a_store_made_by_another_process_in_the_meantime_is_kept(texts, tmp_path):
     def slow():
         yield from texts
         make(tmp_path / "store", texts)  # another process was faster
@@ -190,13 +182,13 @@ def test_loses_a_race_politely(texts, tmp_path):
     assert "valid" in open_store(tmp_path / "store").index["splits"]
 
 
-def test_unwritable_place(tmp_path):
+def test_an_unwritable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         make(tmp_path / "file" / "store", VALID)
 
 
-def test_refuses_damaged_stores(texts, tmp_path):
+def test_damaged_stores_are_refused(texts, tmp_path):
     store = make(tmp_path / "store", texts)
     with pytest.raises(InputError, match="no split 'test'"):
         store.split("test")
@@ -220,7 +212,7 @@ def test_refuses_damaged_stores(texts, tmp_path):
 
 @pytest.fixture
 def remote(texts, tmp_path, monkeypatch):
-    """(store as it was made, its URL); what comes to this machine goes to tmp_path / "cache"."""
+    """Returns (the store as it was made, its URL). Its files are copied to tmp_path / "cache"."""
     pytest.importorskip("fsspec", reason="needs fsspec")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = make(tmp_path / "store", texts, shard_documents=10, tagger=Tagger())
@@ -234,22 +226,22 @@ def test_a_remote_store_is_read_as_a_local_one(remote, texts, tmp_path):
     assert store.tokenizer().fingerprint == TOKENIZER.fingerprint
     split = store.split("train")
     before = {path.name for path in store.folder.iterdir()}
-    assert before == {"vocab.txt"}  # only what was used is here
+    assert before == {"vocab.txt"}  # only the files that were used are copied
     split.read(0, 3)
     assert {path.name for path in store.folder.iterdir()} - before == {"train-00000.tokens"}
     split.tags("c", split.num_tokens - 3, 3)
     assert (store.folder / "train-00003.c").exists() and not (store.folder / "train-00003.tokens").exists()
-    assert sentences_of(split) == [TOKENIZER.encode(document) for document in texts]
+    assert documents_of(split) == [TOKENIZER.encode(document) for document in texts]
     assert split.token_counts.tolist() == local.split("train").token_counts.tolist()
     assert not [path for path in store.folder.iterdir() if path.name.startswith(".")]
 
 
-def test_remote_stores_that_are_damaged_or_changed(remote, texts, tmp_path):
+def test_damaged_and_changed_remote_stores_are_noticed(remote, texts, tmp_path):
     local, url = remote
     file = local.folder / "train-00001.tokens"
     file.write_bytes(file.read_bytes()[:-2])
     split = open_store(url).split("train")
-    for _ in range(2):  # what is wrong is not kept
+    for _ in range(2):  # a damaged file is not kept
         with pytest.raises(InputError, match="train-00001.tokens has .* bytes instead of"):
             split.read(0, split.num_tokens)
     file.unlink()
@@ -262,10 +254,10 @@ def test_remote_stores_that_are_damaged_or_changed(remote, texts, tmp_path):
     (tmp_path / "store").rename(tmp_path / "old")
     (tmp_path / "other").rename(tmp_path / "store")
     changed = open_store(url).split("train")
-    assert sentences_of(changed) == [TOKENIZER.encode(document) for document in texts[1:]]
+    assert documents_of(changed) == [TOKENIZER.encode(document) for document in texts[1:]]
 
 
-def test_many_may_fetch_at_once(remote):
+def test_several_threads_may_copy_at_once(remote):
     local, url = remote
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         reads = list(threads.map(lambda _: open_store(url).split("train").read(0, 100).tolist(), range(8)))

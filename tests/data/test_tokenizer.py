@@ -1,5 +1,6 @@
-"""The tokenizer: BERT's rules, its file format, and what it refuses."""
+"""The tokenizer: BERT's rules, the file formats, and invalid vocabularies."""
 
+import json
 import random
 
 import numpy as np
@@ -13,27 +14,16 @@ from spanbert_jax.errors import InputError
 TOKENS = [*SPECIAL_TOKENS, "The", "the", "cat", "##s", "sat", ".", "[", "]", "é", "e", "MASK"]
 
 
-def hostile_lines(count: int) -> list[str]:
-    """Lines of words, accents (composed and not), CJK, emoji, control characters, odd spaces and words over 100 characters."""
-    parts = [
-        "The",
-        "cats",
-        "don't",
-        "U.S.",
-        "3.14",
-        "$5",
-        "—",
-        "SpanBERT",
-        "[MASK]",
-        "##s",
-        "x" * 99,
-        "y" * 101,
-        "e\u0301" * 60,
-    ]
-    parts += ["naïve", "cafe\u0301", "İstanbul", "straße", "аб", "中文字", "日本", "한국어", "😀👍🏽"]
-    parts += ["\u200b", "\x07", "\u3000", "\xa0", "\u2028", "\ufffd", "\t"]
+def odd_lines(count: int) -> list[str]:
+    """Returns lines of words, accents (composed and not), CJK, emoji, control characters, odd spaces and very long
+    words.
+    """
+    words = ["The", "cats", "don't", "U.S.", "3.14", "$5", "—", "SpanBERT", "[MASK]", "##s"]
+    words += ["x" * 99, "y" * 101, "e\u0301" * 60]
+    words += ["naïve", "cafe\u0301", "İstanbul", "straße", "аб", "中文字", "日本", "한국어", "😀👍🏽"]
+    words += ["\u200b", "\x07", "\u3000", "\xa0", "\u2028", "\ufffd", "\t"]
     draw = random.Random(0)
-    return [draw.choice(["", " "]).join(draw.choices(parts, k=draw.randint(0, 12))) for _ in range(count)]
+    return [draw.choice(["", " "]).join(draw.choices(words, k=draw.randint(0, 12))) for _ in range(count)]
 
 
 def write(folder, tokens, name="vocab.txt"):
@@ -43,36 +33,28 @@ def write(folder, tokens, name="vocab.txt"):
 
 
 @pytest.mark.parametrize("name", ["cased", "uncased"])
-def test_encodes_as_the_library_bert_tokenizer(name, tmp_path):
+def test_ids_equal_those_of_the_library_bert_tokenizer(name, tmp_path):
     ours = load_tokenizer(name, "auto")
     ours.save(tmp_path)
     theirs = BertWordPieceTokenizer(str(tmp_path / "vocab.txt"), lowercase=name == "uncased")
-    lines = [line for line in hostile_lines(2000) if "[MASK]" not in line]
+    lines = [line for line in odd_lines(2000) if "[MASK]" not in line]
     assert ours.encode(lines) == [encoding.ids for encoding in theirs.encode_batch(lines, add_special_tokens=False)]
 
 
 @pytest.mark.parametrize("name", ["cased", "uncased", "tiny"])
 def test_text_never_gives_a_special_token(name):
     tokenizer = load_tokenizer(name, "auto")
-    ids = {i for line in tokenizer.encode(hostile_lines(500) + ["[PAD] [CLS] [SEP] [MASK] [UNK]"]) for i in line}
+    ids = {i for line in tokenizer.encode(odd_lines(500) + ["[PAD] [CLS] [SEP] [MASK] [UNK]"]) for i in line}
     assert not ids & {tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id}
 
 
 def test_ids_words_and_decoding(tmp_path):
     tokenizer = load_tokenizer(write(tmp_path, TOKENS), "no")
-    assert tokenizer.encode(["The cats sat.", "", "[MASK]", "\x07", "dog", "x" * 101]) == [
-        [5, 7, 8, 9, 10],
-        [],
-        [11, 15, 12],
-        [],
-        [1],
-        [1],
-    ]
+    lines = ["The cats sat.", "", "[MASK]", "\x07", "dog", "x" * 101]
+    assert tokenizer.encode(lines) == [[5, 7, 8, 9, 10], [], [11, 15, 12], [], [1], [1]]
     assert tokenizer.decode(np.array([5, 7, 8, 4, 9, 10])) == "The cats [MASK] sat."
     assert tokenizer.starts_word.dtype == np.bool_
-    assert [token for token, starts in zip(tokenizer.tokens, tokenizer.starts_word, strict=True) if not starts] == [
-        "##s"
-    ]
+    assert [token for token, starts in zip(TOKENS, tokenizer.starts_word, strict=True) if not starts] == ["##s"]
 
 
 def test_casing(tmp_path):
@@ -91,12 +73,12 @@ def test_saved_tokenizer_is_the_same(name, tmp_path):
     tokenizer = load_tokenizer(name, "auto")
     tokenizer.save(tmp_path / "folder")
     for path in (tmp_path / "folder", tmp_path / "folder" / "vocab.txt"):
-        again = load_tokenizer(str(path), "auto")
-        assert again.tokens == tokenizer.tokens
-        assert again.fingerprint == tokenizer.fingerprint
+        loaded = load_tokenizer(str(path), "auto")
+        assert loaded.tokens == tokenizer.tokens
+        assert loaded.fingerprint == tokenizer.fingerprint
 
 
-def test_saved_json_frames_a_sentence(tmp_path):
+def test_saved_json_adds_special_tokens(tmp_path):
     tokenizer = load_tokenizer(write(tmp_path, TOKENS), "no")
     tokenizer.save(tmp_path)
     theirs = HFTokenizer.from_file(str(tmp_path / "tokenizer.json"))
@@ -104,26 +86,24 @@ def test_saved_json_frames_a_sentence(tmp_path):
     assert tokenizer.encode(["[MASK]"]) == [[11, 15, 12]]  # saving did not change our own
 
 
-def test_fingerprint_tells_tokens_and_casing_apart():
+def test_fingerprint_depends_on_vocabulary_and_casing():
     swapped = TOKENS[:5] + TOKENS[6:4:-1] + TOKENS[7:]
-    prints = [
-        Tokenizer(tokens, lowercase, "a").fingerprint
-        for tokens, lowercase in ((TOKENS, False), (TOKENS, True), (swapped, False))
-    ]
+    different = ((TOKENS, False), (TOKENS, True), (swapped, False))
+    prints = [Tokenizer(tokens, lowercase, "a").fingerprint for tokens, lowercase in different]
     assert len(set(prints)) == 3
     assert prints[0] == Tokenizer(TOKENS, False, "another source").fingerprint
 
 
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
-def test_refuses_a_vocabulary_without_a_special_token(token, tmp_path):
+def test_a_vocabulary_without_a_special_token_is_refused(token, tmp_path):
     path = write(tmp_path, [other for other in TOKENS if other != token])
     with pytest.raises(InputError) as error:
         load_tokenizer(path, "auto")
     assert path in str(error.value) and token in str(error.value)
 
 
-def test_refuses_what_is_no_vocabulary(tmp_path):
-    with pytest.raises(InputError, match="'cat' stands on line 8 and again on line 17"):
+def test_invalid_vocabularies_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'cat' is on line 8 and again on line 17"):
         load_tokenizer(write(tmp_path, [*TOKENS, "cat"]), "auto")
     with pytest.raises(InputError, match="line 17 is empty"):
         load_tokenizer(write(tmp_path, [*TOKENS, "", "dog"]), "auto")
@@ -139,14 +119,8 @@ def test_a_tokenizer_json_is_a_vocabulary_too(tmp_path):
     (tmp_path / "vocab.txt").unlink()
     for path in (tmp_path, tmp_path / "tokenizer.json"):
         assert load_tokenizer(str(path), "auto").tokens == TOKENS
-    for text in (
-        "",
-        "[]",
-        "{}",
-        '{"model": {"vocab": 3}}',
-        '{"model": {"vocab": [["a", -1.5]]}}',
-        '{"model": {"vocab": {"a": 0, "b": 2}}}',
-    ):
+    models = [json.dumps({"model": {"vocab": vocab}}) for vocab in (3, [["a", -1.5]], {"a": 0, "b": 2})]
+    for text in ("", "[]", "{}", *models):
         (tmp_path / "tokenizer.json").write_text(text)
         with pytest.raises(InputError, match="not the tokenizer.json of a WordPiece"):
             load_tokenizer(str(tmp_path), "auto")

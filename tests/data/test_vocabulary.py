@@ -1,4 +1,4 @@
-"""Trained vocabularies: any script, the same in every run, fit for the tokenizer."""
+"""Trained vocabularies: any script, the same in every process, valid for the tokenizer."""
 
 import hashlib
 import os
@@ -11,15 +11,17 @@ import pytest
 
 from spanbert_jax.data import vocabulary
 from spanbert_jax.data.sources import find_units
-from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, check_tokens, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, check_vocabulary, load_tokenizer
 from spanbert_jax.errors import InputError
 
 GERMAN = [
     "Der alte Müller saß am Abend vor seiner Mühle und hörte dem Bach zu, der über die Steine lief.",
     "Früher hatte hier ein großes Rad gestanden, und aus allen Dörfern der Gegend kamen die Bauern mit ihrem Korn.",
     "Heute kam niemand mehr. „Das Wasser läuft noch“, sagte er zu seiner Enkelin, „aber es hat nichts mehr zu tun.“",
-    "Das Mädchen lachte und warf ein Stück Rinde in den Bach. „Es trägt doch mein Schiff“, rief sie, „und wer weiß, wohin!“",
-    "Am nächsten Morgen gingen sie zusammen flussabwärts, um nach dem Schiff zu sehen. Sie fanden es zwei Kilometer weiter,",
+    "Das Mädchen lachte und warf ein Stück Rinde in den Bach. "
+    "„Es trägt doch mein Schiff“, rief sie, „und wer weiß, wohin!“",
+    "Am nächsten Morgen gingen sie zusammen flussabwärts, um nach dem Schiff zu sehen. "
+    "Sie fanden es zwei Kilometer weiter,",
     "zwischen den Wurzeln einer Weide, und darauf saß eine kleine graue Spinne, die schon ihr Netz gesponnen hatte.",
 ]
 CHINESE = [
@@ -31,7 +33,7 @@ CHINESE = [
 
 
 def unknown(lines, tokens, lowercase):
-    """Share of [UNK] among the tokens of the lines."""
+    """Returns the share of [UNK] among the tokens of the lines."""
     tokenizer = Tokenizer(tokens, lowercase, "trained")
     counts = Counter(token for ids in tokenizer.encode(lines) for token in ids)
     return counts[tokenizer.unk_id] / counts.total()
@@ -42,7 +44,7 @@ def unknown(lines, tokens, lowercase):
 )
 def test_a_text_has_no_unknown_words_in_its_own_vocabulary(lines, lowercase, tmp_path):
     tokens = vocabulary.train(iter(lines), 800, lowercase)
-    check_tokens(tokens, "trained")
+    check_vocabulary(tokens, "trained")
     assert tuple(tokens[:5]) == SPECIAL_TOKENS and len(tokens) <= 800
     assert unknown(lines, tokens, lowercase) == 0
     trained = Tokenizer(tokens, lowercase, "trained")
@@ -64,44 +66,41 @@ def embedded(count):
     return [line for _, document in zip(range(count), train.documents()) for line in document]
 
 
-def test_words_are_cut_as_the_tokenizer_cuts_them(monkeypatch):
-    lines = [
-        *GERMAN,
-        *CHINESE,
-        *embedded(3),
-        "a\u0000b c\u200bd e\u3000f",
-        "don't [MASK] ##x _y_ ﬁ Ǆ",
-        " two  spaces ",
-        "",
-    ]
+def test_words_are_those_of_the_tokenizer(monkeypatch):
+    hard = ["a\u0000b c\u200bd e\u3000f", "don't [MASK] ##x _y_ ﬁ Ǆ", " two  spaces ", ""]
+    lines = [*GERMAN, *CHINESE, *embedded(3), *hard]
     for lowercase in (False, True):
         words = vocabulary.count_words(lines, lowercase)
         hf = Tokenizer([*SPECIAL_TOKENS, "x"], lowercase, "")._hf
-        assert words == Counter(
-            word for line in lines for word, _ in hf.pre_tokenizer.pre_tokenize_str(hf.normalizer.normalize_str(line))
-        )
-        monkeypatch.setattr(vocabulary, "MOST_WAITING", 100)
+        normalized = [hf.normalizer.normalize_str(line) for line in lines]
+        assert words == Counter(word for line in normalized for word, _ in hf.pre_tokenizer.pre_tokenize_str(line))
+        monkeypatch.setattr(vocabulary, "MAX_PENDING", 100)
         assert vocabulary.count_words(lines, lowercase) == words
 
 
 DIGEST = """
-import hashlib
-from tests.data import test_vocabulary as t
-print(hashlib.sha256("\\n".join(t.vocabulary.train(iter(t.embedded(30) + t.GERMAN), 2000, False)).encode()).hexdigest())
+from tests.data import test_vocabulary
+print(test_vocabulary.digest())
 """
 
 
-def test_the_same_in_every_run_and_with_any_number_of_threads():
-    """In processes of their own: the seed of the library's hash tables, which has changed its vocabularies, is drawn once in each."""
+def digest():
+    """Returns a checksum of a vocabulary."""
     tokens = vocabulary.train(iter(embedded(30) + GERMAN), 2000, False)
-    wanted = hashlib.sha256("\n".join(tokens).encode()).hexdigest()
+    return hashlib.sha256("\n".join(tokens).encode()).hexdigest()
+
+
+def test_the_same_in_every_process_and_with_any_number_of_threads():
+    """Uses new processes, since the seed of the library's hash tables, which can change its vocabularies, is drawn in
+    each.
+    """
+    expected = digest()
     root = Path(__file__).parents[2]
     for threads in ("1", "2", "7"):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(root), "PYTHONHASHSEED": threads}
-        said = subprocess.run(
-            [sys.executable, "-c", DIGEST], env=environment, cwd=root, capture_output=True, text=True, check=True
-        ).stdout
-        assert said.strip() == wanted
+        command = [sys.executable, "-c", DIGEST]
+        process = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
+        assert process.stdout.strip() == expected
 
 
 def test_ties_are_broken_the_same_way():
@@ -127,27 +126,28 @@ def test_rare_characters_are_left_out():
 
 
 def test_memory_is_bounded_by_forgetting_the_rarest(monkeypatch):
-    monkeypatch.setattr(vocabulary, "MOST_WAITING", 500)
-    monkeypatch.setattr(vocabulary, "MOST_WORDS", 50)
+    monkeypatch.setattr(vocabulary, "MAX_PENDING", 500)
+    monkeypatch.setattr(vocabulary, "MAX_WORDS", 50)
     lines = [f"often seldom{i} often" for i in range(1000)]
     words = vocabulary.count_words(lines, False)
     assert words["often"] == 2000 and len(words) < 100
 
 
-def test_frequent_words_are_told_to_the_trainer_in_proportion(monkeypatch):
-    monkeypatch.setattr(vocabulary, "MOST_FED", 1000)
-    told = Counter(word for text in vocabulary.repeated({"a": 60_000, "b": 40_000, "c": 1}) for word in text.split())
-    assert told == {"a": 600, "b": 400}
-    monkeypatch.setattr(vocabulary, "MOST_FED", 1_000_000)
-    assert Counter(word for text in vocabulary.repeated({"a": 60_000, "c": 1}) for word in text.split()) == {
-        "a": 60_000,
-        "c": 1,
-    }
+def test_trainer_reads_frequent_words_in_proportion(monkeypatch):
+    monkeypatch.setattr(vocabulary, "MAX_TRAINER_WORDS", 1000)
+
+    def read_by_trainer(words):
+        return Counter(word for text in vocabulary.repeated(words) for word in text.split())
+
+    assert read_by_trainer({"a": 60_000, "b": 40_000, "c": 1}) == {"a": 600, "b": 400}
+    monkeypatch.setattr(vocabulary, "MAX_TRAINER_WORDS", 1_000_000)
+    assert read_by_trainer({"a": 60_000, "c": 1}) == {"a": 60_000, "c": 1}
 
 
-@pytest.mark.parametrize(
-    "lines, size, said", [([], 1000, "no word"), ([" \t ", ""], 1000, "no word"), (["text"], 50, "too small")]
-)
-def test_refusals(lines, size, said):
-    with pytest.raises(InputError, match=said):
+REFUSED = [([], 1000, "no word"), ([" \t ", ""], 1000, "no word"), (["text"], 50, "too small")]
+
+
+@pytest.mark.parametrize("lines, size, message", REFUSED)
+def test_empty_text_and_small_sizes_are_refused(lines, size, message):
+    with pytest.raises(InputError, match=message):
         vocabulary.train(iter(lines), size, False)

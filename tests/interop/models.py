@@ -5,10 +5,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from configs import spanbert
+from spanbert_jax.configs import spanbert
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
-from spanbert_jax.model.spanbert import init_params
 from spanbert_jax.model.spec import ModelSpec, model_spec
+from spanbert_jax.objectives import MLM, SBO
+from spanbert_jax.objectives.pretraining import Objectives, init_params
 
 MODEL = dict(
     layers=3,
@@ -39,8 +40,8 @@ def spec_of(config) -> ModelSpec:
     return model_spec(config, tokenizer_of(config).vocab_size, "cpu")
 
 
-def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    shapes = jax.eval_shape(lambda: init_params(spec, jax.random.key(0)))
+def shapes_of(spec: ModelSpec, objectives: Objectives = (MLM, SBO)) -> dict[str, tuple[int, ...]]:
+    shapes = jax.eval_shape(lambda: init_params(spec, objectives, jax.random.key(0)))
     return {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
 
 

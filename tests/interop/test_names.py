@@ -1,6 +1,5 @@
 """The table of names: the original's keys and shapes, and round trips bit for bit."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,17 +7,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from configs import spanbert
-from spanbert_jax.interop.names import TABLE, in_original_style, normalised, their_shapes, to_ours, to_theirs
-from spanbert_jax.interop.weights import DUPLICATES, to_params
+from spanbert_jax.configs import spanbert
+from spanbert_jax.interop.names import ENCODER, in_original_style, name_of, normalised, their_shapes, to_ours, to_theirs
+from spanbert_jax.interop.weights import duplicates, to_params
 from spanbert_jax.model.spec import model_spec
+from spanbert_jax.objectives import OBJECTIVES
 from tests.interop.models import assert_same, random_params, shapes_of, small_config, spec_of
 
 # Key -> shape of the original's pretraining state dicts, with {} for the number of a layer.
 ORIGINAL = json.loads((Path(__file__).parents[1] / "goldens" / "orig_state_dict_keys.json").read_text())
 CASED_VOCABULARY = 28996
 
-SHAPES = shapes_of(dataclasses.replace(spec_of(small_config()), nsp=True))  # a model with every head
+SHAPES = shapes_of(spec_of(small_config()), tuple(OBJECTIVES.values()))  # of a model with every head
 PARAMS = random_params(SHAPES)
 
 
@@ -34,14 +34,16 @@ def test_keys_and_shapes_are_the_originals(variant, original):
     ours = {name: np.broadcast_to(np.float32(0), shape) for name, shape in their_shapes(shapes).items()}
     assert {name: array.shape for name, array in in_original_style(ours).items()} == expected
     back = normalised({name: np.broadcast_to(np.float32(0), shape) for name, shape in expected.items()})
-    assert {name: array.shape for name, array in back.items() if name not in DUPLICATES} == their_shapes(shapes)
+    assert {name: array.shape for name, array in back.items() if name not in duplicates()} == their_shapes(shapes)
     number = {path: int(np.prod(shape)) for path, shape in shapes.items()}
     assert sum(number.values()) == golden["n_params"]
     assert sum(count for path, count in number.items() if path.startswith("encoder/")) == golden["n_params_encoder"]
 
 
 def test_every_parameter_has_a_name_and_every_name_a_parameter():
-    assert SHAPES.keys() == TABLE.keys()
+    assert all(name_of(path) for path in SHAPES) and len({name_of(path) for path in SHAPES}) == len(SHAPES)
+    named = [*ENCODER, *(f"{o.name}/{path}" for o in OBJECTIVES.values() for path in o.exported)]
+    assert all(any(path == name or path.startswith(f"{name}/") for path in SHAPES) for name in named)
 
 
 def test_shapes_told_are_shapes_made():

@@ -1,6 +1,7 @@
-"""The exported program: equal to the model for any batch and length, in one file for three platforms, and runs without our code."""
+"""The exported program: equal to the model for any batch and length, in one file for three platforms, and runs without
+our code.
+"""
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -14,8 +15,9 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.stablehlo import PROGRAM_FILE, WEIGHTS_FILE, export_stablehlo, load, usage
-from spanbert_jax.model import spanbert
-from spanbert_jax.model.encoder import Encoder
+from spanbert_jax.model.encoder import FIELDS, Encoder
+from spanbert_jax.model.layout import ONE_DEVICE
+from spanbert_jax.objectives import MLM, pretraining
 from tests.interop.models import random_params, shapes_of, small_config, spec_of, tokenizer_of
 
 CONFIG = small_config()
@@ -40,9 +42,7 @@ CARD = "import sys\nsys.modules['spanbert_jax'] = None\n"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "hlo"
-    export_stablehlo(
-        folder, PARAMS, CONFIG, SPEC, TOKENIZER, usage({path: array.shape for path, array in PARAMS.items()})
-    )
+    assert export_stablehlo(folder, PARAMS, CONFIG, SPEC, TOKENIZER, usage(SPEC)) == ["sbo"]
     return folder
 
 
@@ -59,7 +59,9 @@ def inputs(batch: int, length: int) -> dict[str, np.ndarray]:
 
 
 def expected(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the model itself says: hidden states of the encoder, MLM logits of the pretraining model with a slot at every position."""
+    """What the model itself says: hidden states of the encoder, MLM logits of the pretraining model with a slot at
+    every position.
+    """
     positions = np.tile(np.arange(rows["input_ids"].shape[1]), (len(rows["input_ids"]), 1))
     batch = dict(
         tokens=rows["input_ids"],
@@ -68,10 +70,10 @@ def expected(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         token_types=rows["token_type_ids"],
         mlm_positions=positions,
     )
-    hidden = jax.jit(Encoder(SPEC).apply)(
-        {"params": TREE["encoder"]}, *(batch[name] for name in spanbert.ENCODER_FIELDS)
-    )
-    logits = jax.jit(spanbert.apply, static_argnums=0)(dataclasses.replace(SPEC, sbo=False), TREE, batch)["mlm"]
+    fields = (batch[name] for name in FIELDS)
+    hidden = jax.jit(Encoder(SPEC, ONE_DEVICE).apply)({"params": TREE["encoder"]}, *fields)
+    apply = jax.jit(pretraining.apply, static_argnums=(0, 1, 2))
+    logits = apply(SPEC, ONE_DEVICE, (MLM,), TREE, batch)["mlm"]
     return {"last_hidden_state": np.asarray(hidden), "logits": np.asarray(logits)}
 
 

@@ -1,11 +1,13 @@
-"""Files of torch.save: real ones read, hostile and damaged ones refused, and nothing ever run.
+"""Files of torch.save: real ones are read, hostile and damaged ones are refused, and no pickled code is run.
 
-tests/goldens/torch_zip.pt and torch_legacy.pt were written by torch 2.13. Both hold the tensors of TENSORS in an OrderedDict with
-_metadata; the second, in the format before torch 1.6, as "model" of a dict with "args" (argparse.Namespace), "extra_state" (an object of the class
-fairseq.meters.AverageMeter) and more, as the original's training checkpoints are.
+tests/goldens/torch_zip.pt and torch_legacy.pt were written by torch 2.13. Both contain the tensors of TENSORS in an
+OrderedDict with _metadata. The second is in the format before torch 1.6 and like the original's training checkpoints:
+the OrderedDict is "model" of a dict with "args" (argparse.Namespace), "extra_state" (with an object of the class
+fairseq.meters.AverageMeter) and more.
 """
 
 import builtins
+import contextlib
 import io
 import pickle
 import shutil
@@ -36,24 +38,26 @@ TENSORS = dict(
 )
 
 
-def zip_file(path: Path, content: bytes, storages: dict[str, bytes] = {}, compression=zipfile.ZIP_STORED) -> Path:
-    """A file as torch.save lays it out."""
+def zip_file(
+    path: Path, content: bytes, storages: dict[str, bytes] | None = None, compression=zipfile.ZIP_STORED
+) -> Path:
+    """Writes an archive in the zip format of torch.save."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", content)
-        for key, data in storages.items():
+        for key, data in (storages or {}).items():
             archive.writestr(f"archive/data/{key}", data)
     return path
 
 
 def legacy_file(path: Path, content: bytes) -> Path:
-    """The same in the older format, up to the object."""
+    """Writes a file in the older format, without storages."""
     head = (torch_file.LEGACY_MAGIC, torch_file.LEGACY_PROTOCOL, {"little_endian": True})
-    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + content + pickle.dumps([], 2))
+    path.write_bytes(b"".join(pickle.dumps(value, 2) for value in head) + content + pickle.dumps([], 2))
     return path
 
 
 def tensor(offset="I0\n", shape="I2\n", strides="I1\n", size=2) -> bytes:
-    """A pickle, in text, of a float32 tensor on storage 0."""
+    """Returns a pickle, of protocol 0, of a float32 tensor on storage 0."""
     storage = f"(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI{size}\ntQ"
     return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}{offset}({shape}t({strides}tI00\nNtR.".encode()
 
@@ -78,7 +82,7 @@ def test_settings_of_a_training_checkpoint_are_inert():
 
 
 class Runs:
-    """Unpickled by a trusting reader, it calls the function."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -88,8 +92,8 @@ class Runs:
 
 
 def dotted(module: str, name: str) -> bytes:
-    """A pickle of protocol 4, whose names may have dots: getattr by the back door."""
-    return b"\x80\x04" + b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name)) + b"\x93."
+    """Returns a pickle of protocol 4, in which a dotted name reads attributes of what its first part names."""
+    return b"\x80\x04" + b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93."
 
 
 @pytest.mark.parametrize("make", [zip_file, legacy_file], ids=["zip", "legacy"])
@@ -103,8 +107,8 @@ def test_a_pickle_that_would_run_code_is_refused(make, protocol, tmp_path):
         Runs(builtins.getattr, OrderedDict, "__init__"),
     ):
         trap = make(tmp_path / "trap.bin", pickle.dumps({"model": call}, protocol))
-        asks = rf"trap\.bin: refused, nothing of it was run: it asks for \S+\.{call.call[0].__name__}, which"
-        with pytest.raises(InputError, match=asks) as caught:
+        message = rf"trap\.bin: refused, nothing of it was run: it asks for \S+\.{call.call[0].__name__}, which"
+        with pytest.raises(InputError, match=message) as caught:
             read_torch_file(trap)
         assert "\n" not in str(caught.value)
         assert not ran.exists()
@@ -137,9 +141,9 @@ def test_names_near_the_allowed_ones_are_refused(module, name, tmp_path):
     ],
 )
 @pytest.mark.parametrize("state", [b"(dVread\nI1\ns", b"(N(dVread\nI1\nst"], ids=["state", "attributes"])
-def test_a_pickle_cannot_change_what_it_may_name(target, state, tmp_path):
+def test_a_pickle_cannot_change_the_allowed_names(target, state, tmp_path):
     before = dict(vars(Inert))
-    with pytest.raises(InputError, match="not a whole file"):
+    with pytest.raises(InputError, match="not a complete file"):
         read_torch_file(zip_file(tmp_path / "trap.bin", target + state + b"b."))
     assert vars(Inert) == before
 
@@ -163,19 +167,18 @@ def test_a_pickle_cannot_change_what_it_may_name(target, state, tmp_path):
     ],
     ids=str,
 )
-def test_a_tensor_that_its_storage_cannot_hold_is_refused(wrong, tmp_path):
+def test_a_tensor_that_does_not_fit_its_storage_is_refused(wrong, tmp_path):
     storages = {"0": BASE[0, :2].tobytes()}
     good = zip_file(tmp_path / "good.bin", tensor(), storages)
     np.testing.assert_array_equal(read_torch_file(good), BASE[0, :2])
-    with pytest.raises(InputError, match="a tensor|a storage|not a whole file"):
+    with pytest.raises(InputError, match="a tensor|a storage|not a complete file"):
         read_torch_file(zip_file(tmp_path / "bad.bin", tensor(**wrong), storages))
 
 
 def test_compressed_and_big_endian_archives_are_refused(tmp_path):
     with pytest.raises(InputError, match="compressed"):
-        read_torch_file(
-            zip_file(tmp_path / "bomb.bin", tensor(size=1 << 20), {"0": bytes(4 << 20)}, zipfile.ZIP_DEFLATED)
-        )
+        storages = {"0": bytes(4 << 20)}
+        read_torch_file(zip_file(tmp_path / "bomb.bin", tensor(size=1 << 20), storages, zipfile.ZIP_DEFLATED))
     path = zip_file(tmp_path / "big.bin", tensor(), {"0": bytes(8)})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/byteorder", "big")
@@ -184,31 +187,29 @@ def test_compressed_and_big_endian_archives_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["zip", "legacy"])
-def test_a_file_cut_short_anywhere_is_one_clear_line(name, tmp_path):
+def test_a_truncated_file_is_reported_in_one_line(name, tmp_path):
     data = (GOLDENS / f"torch_{name}.pt").read_bytes()
-    cut = tmp_path / "cut.bin"
+    path = tmp_path / "truncated.bin"
     for length in [*range(0, len(data), 41), len(data) - 1]:
-        cut.write_bytes(data[:length])
-        with pytest.raises(InputError, match=r"cut\.bin: ") as caught:
-            read_torch_file(cut)
+        path.write_bytes(data[:length])
+        with pytest.raises(InputError, match=r"truncated\.bin: ") as caught:
+            read_torch_file(path)
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["zip", "legacy"])
-def test_flipped_bytes_never_do_more_than_fail(name, tmp_path):
+def test_flipped_bits_cause_no_error_other_than_inputerror(name, tmp_path):
     data, rng = bytearray((GOLDENS / f"torch_{name}.pt").read_bytes()), np.random.default_rng(0)
     path = tmp_path / "flipped.bin"
-    for place in rng.integers(0, len(data), 200):
+    for address in rng.integers(0, len(data), 200):
         flipped = data.copy()
-        flipped[place] ^= 1 << rng.integers(8)
+        flipped[address] ^= 1 << rng.integers(8)
         path.write_bytes(flipped)
-        try:
+        with contextlib.suppress(InputError):
             read_torch_file(path)
-        except InputError:
-            pass
 
 
-def test_what_is_no_such_file(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x.bin"
     with pytest.raises(InputError, match="No such file"):
         read_torch_file(path)

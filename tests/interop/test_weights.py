@@ -54,12 +54,13 @@ def torch_bytes(tensors: dict[str, np.ndarray]) -> tuple[bytes, dict[str, bytes]
 
 def test_a_huggingface_folder(tmp_path):
     save_file(
-        {name: array for name, array in THEIRS.items() if not name.startswith(names.SBO)},
+        {name: array for name, array in THEIRS.items() if not name.startswith("cls.pair_target_predictions")},
         tmp_path / "model.safetensors",
     )
     assert load_weights(tmp_path)[1:] == (None, None)
     save_file(
-        {name: array for name, array in THEIRS.items() if name.startswith(names.SBO)}, tmp_path / "sbo_head.safetensors"
+        {name: array for name, array in THEIRS.items() if name.startswith("cls.pair_target_predictions")},
+        tmp_path / "sbo_head.safetensors",
     )
     (tmp_path / "config.json").write_text('{"hidden_size": 24}')
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
@@ -187,7 +188,7 @@ def test_other_sizes_are_told_in_the_words_of_the_config(change, words):
 def test_wrong_shapes_and_types():
     refused(
         THEIRS | {"cls.predictions.bias": np.zeros(7, np.float32)},
-        "cls.predictions.bias has shape (7,), the model wants (4096,)",
+        "cls.predictions.bias has shape (7,), the model needs (4096,)",
     )
     refused(THEIRS | {WORD: np.zeros(4096, np.float32)}, f"{WORD} has shape (4096,)")
     refused(THEIRS | {"cls.predictions.bias": np.zeros(4096, np.int8)}, "cls.predictions.bias holds int8")

@@ -1,4 +1,4 @@
-"""The original's tiny model (reference section 0): its weights, its inputs in our batch format, and what it computed."""
+"""The original's tiny model (docs/original.md 0): its weights, its inputs in our batch format, and what it computed."""
 
 from pathlib import Path
 
@@ -17,6 +17,12 @@ SPEC = ModelSpec(
     mlp_width=64,
     max_positions=40,
     sbo_position_width=200,
+    norm="layer",
+    norm_placement="post",
+    positions="learned",
+    feed_forward="gelu",
+    attention_pattern="global",
+    bias=True,
     dropout=0.1,
     attention_dropout=0.1,
     init_std=0.02,
@@ -27,8 +33,6 @@ SPEC = ModelSpec(
     dtype=np.dtype("float32"),
     vocab_size=97,
     max_targets=7,
-    sbo=True,
-    nsp=False,
 )
 
 

@@ -1,4 +1,6 @@
-"""Each implementation of attention is the same function of packed rows, runs where it says it does, and is chosen where it can run."""
+"""Each implementation of attention is the same function of packed rows, runs where it says it does, and is chosen where
+it can run.
+"""
 
 import functools
 import importlib.util
@@ -15,8 +17,9 @@ import pytest
 
 from spanbert_jax.model import flash
 from spanbert_jax.model.attention import attend, xla
-from spanbert_jax.model.spec import IMPLEMENTATIONS, model_spec, validate
-from spanbert_jax.training import sharding
+from spanbert_jax.model.encoder import model_problems
+from spanbert_jax.model.layout import Layout
+from spanbert_jax.model.spec import IMPLEMENTATIONS, model_spec
 from tests.small import batches_of, small_config, small_program
 
 ROWS = 3
@@ -57,7 +60,7 @@ def outcome(function, q, k, v, gradient, segments):
 
 
 def plain(q, k, v, segments):
-    return xla(q, k, v, segments, 0.0, None)
+    return xla(q, k, v, segments, None, 0.0, None)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -115,7 +118,7 @@ def step_with(store):
             mesh__tensor=tensor,
         )
         program = small_program(config, data * fsdp * tensor)
-        state, batch = program.init(None), sharding.put_batch(program.mesh, next(batches_of(store, config)))
+        state, batch = program.init(None), program.put(next(batches_of(store, config)))
         names = program.train_step.lower(state, batch).as_text(debug_info=True)
         state, metrics = program.train_step(state, batch)
         return names, *jax.device_get((metrics, state.params))
@@ -140,9 +143,12 @@ def test_a_kernel_does_not_forget_dropout(packed):
     spec = model_spec(flash_config("splash", model__attention_dropout=0.1), 100, "cpu")
     segments = packed(128)
     q, k, v, _ = inputs(segments, 4, 8)
+    layout = Layout(interpret=True)
     with pytest.raises(ValueError, match="no dropout"):
-        attend(spec, q, k, v, segments, jnp.zeros(ROWS, jnp.uint32))
-    attend(spec, q, k, v, segments, None)
+        attend(spec, layout, q, k, v, segments, None, jnp.zeros(ROWS, jnp.uint32))
+    with pytest.raises(ValueError, match="no pattern"):
+        attend(spec, layout, q, k, v, segments, jnp.ones((ROWS, 1, 128, 128), bool), None)
+    attend(spec, layout, q, k, v, segments, None, None)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ def test_a_kernel_does_not_forget_dropout(packed):
 )
 def test_auto_takes_the_platforms_kernel_where_it_can(platform, changes, chosen):
     config = flash_config("auto", **changes)
-    assert validate(config, platform) == []
+    assert model_problems(config, platform) == []
     spec = model_spec(config, 100, platform)
     assert spec.attention == chosen
     assert spec.attention_dropout == (config.model.attention_dropout if chosen == "xla" else 0)
@@ -181,13 +187,13 @@ def test_auto_takes_the_platforms_kernel_where_it_can(platform, changes, chosen)
 @pytest.mark.parametrize("platform", [None, "cpu", "gpu", "tpu", "other gpu"])
 def test_a_name_is_taken_or_refused_but_never_changed(name, skip, platform):
     config = flash_config(name, model__attention_dropout=0.1, model__skip_attention_dropout=skip)
-    problems = validate(config, platform)
+    problems = model_problems(config, platform)
     runs = name == "xla" or platform in (None, *flash.PLATFORMS[name])
     drops = name == "xla" or skip
     assert len(problems) == (not runs) + (not drops)
     if platform:
         spec = model_spec(config, 100, platform)
-        assert spec.attention == name and spec.interpret == (platform == "cpu")
+        assert spec.attention == name
         assert spec.attention_dropout == (0 if name != "xla" and skip else 0.1)
 
 
@@ -213,8 +219,9 @@ def test_platform_of_others():
 COMPILE = """
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
-from configs import base
+from spanbert_jax.configs import base
 from spanbert_jax.model import flash
+from spanbert_jax.model.attention import HEADS, SEGMENTS
 from spanbert_jax.training import sharding
 
 devices = topologies.get_topology_desc("v5e:2x2", "tpu").devices
@@ -222,10 +229,14 @@ assert flash.platform_of(devices[0]) == "tpu"
 config = base.get_config()
 config.mesh.tensor = 2
 mesh = sharding.make_mesh(config.mesh, devices)
-attention = sharding.shard_map_on(mesh)(flash.splash, ("BLHK", "BLHK", "BLHK", "BL"), "BLHK")
+attention = sharding.layout_on(mesh, False).shard_map(flash.splash, (HEADS, HEADS, HEADS, SEGMENTS), HEADS)
 rows = sharding.batch_sharding(mesh)
-x, segments = (jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for shape, dtype in (((2, 512, 2, 64), jnp.bfloat16), ((2, 512), jnp.int32)))
-gradients = jax.grad(lambda q, k, v, segments: attention(q, k, v, segments).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+x = jax.ShapeDtypeStruct((2, 512, 2, 64), jnp.bfloat16, sharding=rows)
+segments = jax.ShapeDtypeStruct((2, 512), jnp.int32, sharding=rows)
+def total(q, k, v, segments):
+    return attention(q, k, v, segments).astype(jnp.float32).sum()
+
+gradients = jax.grad(total, argnums=(0, 1, 2))
 text = jax.jit(gradients).lower(x, x, x, segments).compile().as_text()
 assert text.count('custom_call_target="tpu_custom_call"') == 2, text  # forward, and backward fused
 """

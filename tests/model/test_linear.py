@@ -7,8 +7,7 @@ import pytest
 
 from spanbert_jax.model.linear import add_bias, product
 from spanbert_jax.planning.costs import analyse
-from spanbert_jax.training.program import batch_shapes
-from tests.small import slots_of, small_config, small_program
+from tests.small import small_config, small_program
 
 RNG = np.random.default_rng(0)
 
@@ -55,9 +54,7 @@ def test_what_is_computed_anew():
     def flops(remat):
         config = small_config(model__remat=remat, model__layers=4)
         program = small_program(config, 1)
-        compiled = program.train_step.lower(
-            program.state, batch_shapes(config, program.mesh, slots_of(config), config.batch_size)
-        ).compile()
+        compiled = program.train_step.lower(program.state, program.batch_shapes(config.batch_size)).compile()
         return analyse(compiled.as_text(), dict(program.mesh.shape)).flops, program
 
     (none, program), (dots, _), (full, _) = (flops(remat) for remat in ("none", "dots", "full"))

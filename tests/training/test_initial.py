@@ -12,8 +12,7 @@ from spanbert_jax.training.export import export_run
 from spanbert_jax.training.initial import read_initial, shapes_of, with_params
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
-from spanbert_jax.training.restore import restore_run
-from spanbert_jax.training.workdir import read_config
+from spanbert_jax.training.workdir import read_config, restore_run
 from tests.interop.models import assert_same, random_params
 from tests.small import TOKENIZER, small_config, small_program
 
@@ -46,7 +45,7 @@ def run(store, folder, tmp_path_factory):
 
 def test_given_parameters_replace_random_ones_on_any_mesh(folder):
     initial = read_initial(small_config(init__path=str(folder)), TOKENIZER)
-    assert initial.missing == ["sbo"] and "sbo" in initial.told()
+    assert initial.missing == ["sbo"] and "sbo" in initial.summary()
     program = small_program(small_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2), 8)
     fresh = program.init(None)
     state = with_params(fresh, initial.params)
@@ -59,10 +58,11 @@ def test_given_parameters_replace_random_ones_on_any_mesh(folder):
 
 
 def test_a_run_starts_there_and_its_config_says_so(run, folder):
-    config, _, _, params = restore_run(run)
+    config, _, _, _, params = restore_run(run)
     moved = flatten_dict(jax.device_get(params), sep="/")
     far = {path: float(np.abs(moved[path] - PARAMS[path]).max()) for path in moved}
-    # Three updates move a number by no more than the sum of their rates, about 1e-2; from a random start the distance would be near 1.
+    # Three updates move a number by no more than the sum of their rates, about 1e-2; from a random start the distance
+    # would be near 1.
     assert max(far[path] for path in far if not path.startswith("sbo/")) < 0.05 < far["sbo/linear1/kernel"]
     start = {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}
     assert (config.init.path, config.init.fingerprint) == (str(folder), fingerprint(start))
@@ -90,11 +90,11 @@ def test_a_fingerprint_without_weights_starts_nothing(store, tmp_path):
 
 @pytest.mark.parametrize("format", ["huggingface", "original"])
 def test_a_run_goes_out_and_comes_back_bit_for_bit(run, format, tmp_path):
-    assert export_run(run, tmp_path / "out", format, None) == 3
+    assert export_run(run, tmp_path / "out", format, None) == (3, [])
     weights, _, _ = load_weights(tmp_path / "out")
     params, missing = to_params(weights, SHAPES)
     assert not missing
-    assert_same(params, flatten_dict(jax.device_get(restore_run(run)[3]), sep="/"))
+    assert_same(params, flatten_dict(jax.device_get(restore_run(run).params), sep="/"))
     assert read_initial(small_config(init__path=str(tmp_path / "out")), TOKENIZER).fingerprint == fingerprint(params)
     assert read_initial(small_config(init__path=str(run)), TOKENIZER).fingerprint == fingerprint(params)
     if format == "huggingface":
@@ -125,7 +125,7 @@ def test_exports_that_are_refused(run, tmp_path):
             dict(model__layers=3, model__width=64),
             "model.layers is 2 there, 3 in this config; model.width is 32 there, 64 in this config",
         ),
-        (dict(init__fingerprint="abc"), "init.fingerprint wants abc"),
+        (dict(init__fingerprint="abc"), "init.fingerprint requires abc"),
     ],
     ids=str,
 )

@@ -1,15 +1,18 @@
-"""The same run on every mesh, with and without accumulation, packed and unpacked: equal losses, gradients and trajectories."""
+"""The same run on every mesh, with and without accumulation, packed and unpacked: equal losses, gradients and
+trajectories.
+"""
 
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from spanbert_jax import objectives
-from spanbert_jax.model import spanbert
+from spanbert_jax.model.encoder import FIELDS
+from spanbert_jax.model.layout import ONE_DEVICE
+from spanbert_jax.objectives import MLM, SBO, pretraining
 from spanbert_jax.training import sharding
-from spanbert_jax.training.program import build_program
-from tests.small import batches_of, slots_of, small_config, small_program
+from spanbert_jax.training.pretraining import pretraining_program
+from tests.small import batches_of, small_config, small_program
 
 STEPS = 20
 ONE = (1, (1, 1, 1))
@@ -25,7 +28,7 @@ def trajectory(store, devices, shape, **changes):
     program = small_program(config, devices)
     state, metrics = program.init(None), []
     for _, batch in zip(range(STEPS), batches_of(store, config)):
-        state, step_metrics = program.train_step(state, sharding.put_batch(program.mesh, batch))
+        state, step_metrics = program.train_step(state, program.put(batch))
         metrics.append(jax.device_get(step_metrics))
     return (
         [m["loss"] for m in metrics],
@@ -48,7 +51,9 @@ def one_device_pairs(store):
 
 
 def assert_same(run, reference):
-    """Loss and gradient of the first steps to rounding; then that of rounding which Adam magnifies where gradients are tiny."""
+    """Loss and gradient of the first steps to rounding; then that of rounding which Adam magnifies where gradients are
+    tiny.
+    """
     np.testing.assert_allclose(run[0][:5], reference[0][:5], rtol=1e-5)
     np.testing.assert_allclose(run[1][:5], reference[1][:5], rtol=1e-4)
     np.testing.assert_allclose(run[0], reference[0], rtol=1e-4)
@@ -82,15 +87,15 @@ def test_a_vocabulary_that_does_not_divide_agrees_too(store):
     def run(devices, shape):
         config = small_config(model__heads=8, **dict(zip(("mesh__data", "mesh__fsdp", "mesh__tensor"), shape)))
         mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
-        program = build_program(config, mesh, 4099, slots_of(config))
+        program = pretraining_program(config, mesh, 4099)
         state, losses = program.init(None), []
         for _, batch in zip(range(3), batches_of(store, config)):
-            state, metrics = program.train_step(state, sharding.put_batch(mesh, batch))
+            state, metrics = program.train_step(state, program.put(batch))
             losses.append(float(metrics["loss"]))
-        return program.spec, losses, jax.device_get(state.params["encoder"]["embeddings"]["word"])
+        return mesh, losses, jax.device_get(state.params["encoder"]["embeddings"]["word"])
 
-    (spec, losses, word), (_, alone, expected) = run(8, (1, 1, 8)), run(*ONE)
-    assert spec.vocab_multiple == 8 and word.shape == expected.shape == (4099, 32)
+    (mesh, losses, word), (_, alone, expected) = run(8, (1, 1, 8)), run(*ONE)
+    assert sharding.layout_on(mesh, False).vocab_multiple == 8 and word.shape == expected.shape == (4099, 32)
     np.testing.assert_allclose(losses, alone, rtol=1e-5)
     np.testing.assert_allclose(word, expected, atol=1e-4)
 
@@ -107,7 +112,7 @@ def unpacked(batch):
             places = np.flatnonzero(batch["segments"][row] == number)
             first, count = places[0], len(places)
             block = {name: np.zeros_like(batch[name][row]) for name in batch}
-            for name in spanbert.ENCODER_FIELDS:
+            for name in FIELDS:
                 block[name][:count] = batch[name][row, places]
             block["segments"][:count] = 1
             mine = np.isin(batch["mlm_positions"][row], places) & (batch["mlm_weights"][row] > 0)
@@ -130,10 +135,9 @@ def test_packed_and_unpacked_rows_have_the_same_loss_and_gradient(store):
     assert len(alone["tokens"]) > len(packed["tokens"])
 
     def loss(params, batch):
-        logits = spanbert.apply(program.spec, params, batch)
-        return objectives.loss_and_sums(
-            logits, batch, objectives.batch_counts(batch, config.objectives), config.objectives
-        )[0]
+        outputs = pretraining.apply(program.spec, ONE_DEVICE, (MLM, SBO), params, batch)
+        counts = pretraining.batch_counts(batch, (MLM, SBO), config.objectives)
+        return pretraining.loss_and_sums(outputs, batch, counts, (MLM, SBO), config.objectives)[0]
 
     (a, grads_a), (b, grads_b) = (jax.jit(jax.value_and_grad(loss))(params, batch) for batch in (packed, alone))
     np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -29,7 +29,7 @@ def run(store, tmp_path_factory):
 
 
 def test_metrics_lines_tell_training_and_evaluation(run):
-    config, workdir = run
+    _, workdir = run
     lines = read_metrics(workdir)
     training = [line for line in lines if "loss" in line]
     assert [line["step"] for line in training] == [5, 10, 15, 20]
@@ -74,7 +74,7 @@ def test_the_newest_and_every_eighth_checkpoint_are_kept(run):
 
 
 def test_a_checkpoint_restores_on_another_mesh(run):
-    config, workdir = run
+    _, workdir = run
     other = small_program(small_config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2), 8)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(20, other.state)
@@ -87,7 +87,7 @@ def test_a_checkpoint_restores_on_another_mesh(run):
 def test_a_checkpoint_of_another_model_names_the_parameter(run):
     _, workdir = run
     checkpoints = Checkpoints(workdir / "checkpoints")
-    with pytest.raises(InputError, match="different model: .*wants|different model: .* in this config"):
+    with pytest.raises(InputError, match="different model: .* in this config"):
         checkpoints.restore(20, small_program(small_config(model__width=64), 1).state)
     checkpoints.close()
 

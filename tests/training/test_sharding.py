@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import baselines, spanbert
+from spanbert_jax.configs import baselines, spanbert
 from spanbert_jax.errors import InputError
+from spanbert_jax.model.layout import ONE_DEVICE
 from spanbert_jax.model.spec import model_spec
+from spanbert_jax.objectives import MLM, SBO
+from spanbert_jax.objectives.pretraining import layouts
 from spanbert_jax.training import sharding
+from spanbert_jax.training.pretraining import trainable
 from spanbert_jax.training.program import state_shapes
 from tests.small import small_config, small_program
 
@@ -32,35 +36,68 @@ def test_hardly_anything_of_a_recipe_stays_whole(variant):
     """Of what a mesh with shards is for; the rules are looked at through the shapes that devices really hold."""
     config = spanbert.get_config(variant) if variant == "mini" else baselines.get_config(f"spanbert-{variant}")
     mesh = mesh_of(data=1, fsdp=4, tensor=2)
-    state = state_shapes(config, model_spec(config, 28996, "cpu"))
-    layout = sharding.state_shardings(mesh, state)
+    model = trainable(config, model_spec(config, 28996, "cpu"), ONE_DEVICE)
+    state = state_shapes(config, model)
+    layout = sharding.state_shardings(mesh, state, model.layouts)
     whole = total = 0
     for leaf, where in zip(jax.tree.leaves(state), jax.tree.leaves(layout)):
         size = int(np.prod(leaf.shape)) * 4
         total += size
         whole += size if where.shard_shape(leaf.shape) == leaf.shape else 0
     assert 0 < whole < 0.02 * total
-    sharding.check_sharded(mesh, state.params)
+    sharding.check_sharded(mesh, state.params, model.layouts)
 
 
-def test_a_large_parameter_without_a_layout_is_told(monkeypatch):
+def test_a_large_parameter_without_a_layout_is_refused():
     config = spanbert.get_config("base")
-    params = state_shapes(config, model_spec(config, 28996, "cpu")).params
-    rules = [(pattern, sharding.P() if "mlp/hidden/kernel" in pattern else spec) for pattern, spec in sharding.RULES]
-    monkeypatch.setattr(sharding, "RULES", rules)
+    model = trainable(config, model_spec(config, 28996, "cpu"), ONE_DEVICE)
+    params = state_shapes(config, model).params
+    rules = tuple((pattern, () if "hidden/kernel" in pattern else axes) for pattern, axes in model.layouts)
     with pytest.raises(
         InputError,
         match=r"mesh fsdp=8 would leave 2\d\.\d% .* more than 2%; the largest is encoder/layers/mlp/hidden/kernel",
     ):
-        sharding.check_sharded(mesh_of(data=1, fsdp=8), params)
-    sharding.check_sharded(mesh_of(data=8), params)  # where nothing is to be sharded nothing is missing
+        sharding.check_sharded(mesh_of(data=1, fsdp=8), params, rules)
+    sharding.check_sharded(mesh_of(data=8), params, rules)  # where nothing is to be sharded nothing is missing
 
 
 def test_every_parameter_has_one_layout():
-    for path in flatten_dict(small_program(small_config(), 1).state.params, sep="/"):
-        sharding.spec_of(path)
-    with pytest.raises(ValueError, match="matches 0 sharding rules"):
-        sharding.spec_of("encoder/novelty/kernel")
+    program = small_program(small_config(), 1)
+    rules = layouts(program.spec, (MLM, SBO))
+    for path in flatten_dict(program.state.params, sep="/"):
+        sharding.spec_of(path, rules)
+    with pytest.raises(ValueError, match="matches 0 layouts"):
+        sharding.spec_of("encoder/novelty/kernel", rules)
+
+
+def test_optimizer_state_of_any_shape_has_a_layout():
+    """Moments follow their parameter, factored ones in the dimensions that they have, and all else is replicated."""
+    mesh = mesh_of(data=1, fsdp=4, tensor=2)
+    program = small_program(small_config(), 1)
+    state = program.state.replace(
+        opt_state={
+            "moments": program.state.params,
+            "rows": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[:-1], leaf.dtype), program.state.params),
+            "columns": jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), program.state.params
+            ),
+            "numbers": jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1,), leaf.dtype), program.state.params),
+            "scalar": jax.ShapeDtypeStruct((), np.float32),
+            "vector": jax.ShapeDtypeStruct((7,), np.float32),
+        }
+    )
+    layout = sharding.state_shardings(mesh, state, layouts(program.spec, (MLM, SBO)))
+    kernel = ("encoder", "layers", "mlp", "hidden", "kernel")
+
+    def spec(part):
+        leaf = layout.opt_state[part]
+        for key in kernel:
+            leaf = leaf[key]
+        return tuple(leaf.spec)
+
+    assert spec("moments") == (None, "fsdp", "tensor")
+    assert spec("rows") == (None, "fsdp") and spec("columns") == ("fsdp", "tensor") and spec("numbers") == ()
+    assert layout.opt_state["scalar"].spec == layout.opt_state["vector"].spec == sharding.P()
 
 
 def test_sizes_that_do_not_fit_are_told():
@@ -79,7 +116,7 @@ def test_sizes_that_do_not_fit_are_told():
     with pytest.raises(InputError, match="one at most -1"):
         sharding.mesh_shape(mesh, 8)
     config = small_config(mesh__data=4, mesh__tensor=2, batch_size=6, model__heads=1, model__width=33)
-    problems = sharding.validate(config, mesh_of(data=4, tensor=2).shape)
+    problems = sharding.mesh_problems(config, mesh_of(data=4, tensor=2).shape)
     assert len(problems) == 3 and "6 / 1 = 6 rows must be a multiple of mesh data x fsdp = 4" in problems[0]
     assert (
         "model.width 33 must be a multiple of mesh fsdp x tensor = 2" in problems[1] and "model.heads 1" in problems[2]

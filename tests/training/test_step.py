@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 
-from spanbert_jax.training import sharding
 from spanbert_jax.training.step import microbatches
 from tests.small import batches_of, small_config, small_program
 
@@ -13,7 +12,7 @@ def first_moments(store, **changes):
     config = small_config(optimizer__clip_norm=0.0, **changes)
     program = small_program(config, 1)
     batch = next(batches_of(store, config))
-    state, _ = program.train_step(program.init(None), sharding.put_batch(program.mesh, batch))
+    state, _ = program.train_step(program.init(None), program.put(batch))
     (adam,) = [
         part for part in jax.tree.leaves(state.opt_state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(part, "mu")
     ]
@@ -21,7 +20,7 @@ def first_moments(store, **changes):
 
 
 def test_the_original_divides_gradients_by_the_targets_once_more(store):
-    """Quirk 10 (reference 2.5)."""
+    """Quirk 10 (docs/original.md 2.5)."""
     plain, batch = first_moments(store)
     divided, _ = first_moments(store, optimizer__divide_by_targets=True)
     targets = batch["mlm_weights"].sum()

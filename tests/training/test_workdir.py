@@ -1,10 +1,22 @@
-"""The folder of a run: whose it is, one process at a time, and nothing left behind by a run that never was."""
+"""The folder of a run: one config, one process at a time, and nothing left behind by a run that never began."""
 
+import jax
+import numpy as np
 import pytest
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.training.workdir import check_workdir, claim, locked, read_config, write_config
-from tests.small import small_config
+from spanbert_jax.objectives import MLM, SBO
+from spanbert_jax.objectives.pretraining import init_params
+from spanbert_jax.training.pretrain import pretrain
+from spanbert_jax.training.workdir import (
+    check_workdir,
+    locked,
+    read_config,
+    restore_run,
+    write_config,
+    write_config_if_absent,
+)
+from tests.small import TOKENIZER, small_config
 
 CONFIG, OTHER = small_config(), small_config(seed=5)
 
@@ -17,7 +29,7 @@ def begin_and_fail(workdir):
     """As a run does whose text turns out to be unfit."""
     check_workdir(workdir, CONFIG)
     with pytest.raises(InputError, match="unfit"), locked(workdir):
-        claim(workdir, CONFIG)
+        write_config_if_absent(workdir, CONFIG)
         (workdir / "checkpoints").mkdir()
         raise InputError("unfit")
 
@@ -39,19 +51,19 @@ def test_a_run_that_began_keeps_what_it_has(tmp_path):
     assert {"config.json", "store"} <= set(entries(tmp_path))
 
 
-def test_a_claimed_folder_is_its_configs(tmp_path):
+def test_a_folder_keeps_the_config_that_was_written_first(tmp_path):
     """As after a kill while text was tokenised."""
     workdir = tmp_path / "run"
     with locked(workdir):
-        claim(workdir, CONFIG)
+        write_config_if_absent(workdir, CONFIG)
         (workdir / ".store.123").mkdir()
         (workdir / ".store.123" / "train-00000.tokens").write_text("half of it")
     check_workdir(workdir, CONFIG)
     with pytest.raises(InputError, match="seed: 0 in the run, 5 now"):
         check_workdir(workdir, OTHER)
     with locked(workdir):
-        claim(workdir, OTHER)
-        assert read_config(workdir).seed == 0  # the first claim stands
+        write_config_if_absent(workdir, OTHER)
+        assert read_config(workdir).seed == 0
         assert not (workdir / ".store.123").exists()
 
 
@@ -76,3 +88,52 @@ def test_what_is_no_folder_of_a_run(tmp_path):
         read_config(tmp_path)
     with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file" / "run"):
         pytest.fail("in a file")
+
+
+@pytest.fixture(scope="module")
+def workdir(store, tmp_path_factory):
+    """A run with checkpoints of steps 3 and 6."""
+    workdir = tmp_path_factory.mktemp("restore") / "run"
+    config = small_config(total_steps=6, data__store=str(store.folder), eval__every=0, checkpoint__every=3)
+    assert pretrain(config.lock(), workdir) == 0
+    return workdir
+
+
+def test_a_run_is_restored_with_its_own_parameters_and_at_any_step(workdir):
+    config, tokenizer, spec, objectives, params = restore_run(workdir)
+    assert config.total_steps == 6 and objectives == (MLM, SBO)
+    assert tokenizer.fingerprint == TOKENIZER.fingerprint and spec.vocab_size == TOKENIZER.vocab_size
+    assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(params))
+    earlier = restore_run(workdir, 3).params
+    shapes = jax.eval_shape(lambda: init_params(spec, objectives, jax.random.key(0)))
+    assert jax.tree.structure(earlier) == jax.tree.structure(params) == jax.tree.structure(shapes)
+    assert not np.array_equal(earlier["mlm"]["bias"], params["mlm"]["bias"])
+    with pytest.raises(InputError, match="no checkpoint of step 5; it has those of 3, 6"):
+        restore_run(workdir, 5)
+
+
+def test_restoring_does_not_disturb_a_run_that_is_saving(workdir):
+    saving = workdir / "checkpoints" / "step_9.orbax-checkpoint-tmp"
+    saving.mkdir()
+    (saving / "half").write_text("")
+    before = sorted(workdir.rglob("*"))
+    restore_run(workdir)
+    assert sorted(workdir.rglob("*")) == before
+    (saving / "half").unlink()
+    saving.rmdir()
+
+
+def test_a_folder_without_a_run_or_with_another_vocabulary_is_refused(workdir, tmp_path):
+    with pytest.raises(InputError, match="config.json"):
+        restore_run(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_bytes((workdir / "config.json").read_bytes())
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        restore_run(run)
+    assert [entry.name for entry in run.iterdir()] == ["config.json"]
+    (run / "checkpoints").symlink_to(workdir / "checkpoints")
+    lines = (workdir / "vocab.txt").read_text().splitlines()
+    (run / "vocab.txt").write_text("\n".join([*lines[:-2], lines[-1], lines[-2]]) + "\n")
+    with pytest.raises(InputError, match="not the vocabulary"):
+        restore_run(run)

@@ -1,1 +1,1 @@
-"""From any source to a finished store: cleaned, freed of duplicates, tokenised and tagged by many workers; prepare.py tells the story."""
+"""Preparation of a store from any source: workers clean, deduplicate, tokenise and tag its text. See prepare.py."""

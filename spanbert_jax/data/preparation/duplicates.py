@@ -1,9 +1,10 @@
-"""Documents that were there before: equal ones by a hash of their text, similar ones by MinHash (Broder, 1997).
+"""Duplicate documents: exact ones are found by a hash of their text, near-duplicates by MinHash (Broder, 1997).
 
-First each unit's documents are signed, by any worker: 16 bytes a document, and for near-duplicates 512 more, all on disk. Then one process
-marks what is to be dropped, over all units in input order; it needs about 50 bytes of memory a document, whatever its length. The first of
-equal documents stays. A document that is estimated to be at least as similar as the threshold to an earlier one is dropped too, whether it
-would be trained on or held out: no near-duplicate that is found leaks from one split to the other.
+First, workers sign the documents of each unit: 16 bytes per document, and 512 more for near-duplicates, all on disk.
+Then one process marks the documents to drop, over all units in input order; it needs about 50 bytes of memory per
+document, whatever its length. Of exact duplicates the first is kept. A document whose estimated similarity to an
+earlier one reaches the threshold is dropped too, held out or not: no detected near-duplicate leaks from one split to
+the other.
 """
 
 import hashlib
@@ -14,134 +15,144 @@ import numpy as np
 from spanbert_jax.data.sources import Document
 from spanbert_jax.errors import InputError
 
-KEPT, EXACT, NEAR = 0, 1, 2  # what becomes of a document
+KEPT, EXACT, NEAR = 0, 1, 2  # status of a document: kept, or dropped as an exact duplicate or near-duplicate
 DIGEST_BYTES = 16
-HASHES = 128  # of a MinHash signature: the standard error of an estimated similarity is at most 0.044
-SHINGLE = 13  # characters of a run; a document is the set of its runs
-SEED = 1  # of the hash functions: part of the format, as all figures here are
-RECALL = 0.95  # share of pairs just at the threshold that are looked at
-BATCH = 1 << 20  # characters signed at a time
-SIGNED = 1 << 22  # characters of a document that a signature looks at: what bounds its memory
-PAIRS = 1 << 16  # compared at a time
+HASHES = 128  # per MinHash signature: the standard error of an estimated similarity is at most 0.044
+SHINGLE = 13  # characters; a document is the set of its shingles
+SEED = 1  # of the hash functions: part of the format, as all constants here are
+RECALL = 0.95  # share of the pairs with a similarity at the threshold that are compared
+SIGNED_CHARACTERS = 1 << 22  # of a document that its signature covers: bounds the memory
+BATCH_CHARACTERS = 1 << 20  # signed at a time
+PAIRS_AT_ONCE = 1 << 16  # compared at a time
+GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)  # odd multiplier of the hashes
 
 
 def sign(documents: Iterable[Document], near: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Digests and MinHash signatures (b"" unless `near`) of the documents, of many at a time: bytes [n * 16], bytes [n * 512].
+    """Yields the digests, bytes [n * 16], and MinHash signatures, bytes [n * 512], of n documents at a time.
 
-    Raises InputError when near-duplicates are asked for and their library is missing.
+    Raises:
+      InputError: `near` is set and the library for signatures is missing. Without `near`, signatures are b"".
     """
     documents = iter(documents)
     while batch := list(take_characters(documents)):
-        digests = b"".join(
-            hashlib.blake2b("\n".join(document).encode("utf-8"), digest_size=DIGEST_BYTES).digest()
-            for document in batch
-        )
-        yield (
-            digests,
-            signatures([" ".join(document)[:SIGNED].lower() for document in batch]).tobytes() if near else b"",
-        )
+        texts = ("\n".join(document).encode("utf-8") for document in batch)
+        digests = b"".join(hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest() for text in texts)
+        if near:
+            yield digests, signatures([" ".join(document)[:SIGNED_CHARACTERS].lower() for document in batch]).tobytes()
+        else:
+            yield digests, b""
 
 
 def take_characters(documents: Iterator[Document]) -> Iterator[Document]:
-    """The next documents, until they have BATCH characters."""
+    """Yields the next documents, until they have BATCH_CHARACTERS."""
     size = 0
-    while size < BATCH and (document := next(documents, None)) is not None:
+    while size < BATCH_CHARACTERS and (document := next(documents, None)) is not None:
         size += sum(map(len, document))
         yield document
 
 
 def signatures(texts: list[str]) -> np.ndarray:
-    """MinHash signatures "<u4" [texts, HASHES] of the sets of runs of SHINGLE characters; a shorter text is one run."""
+    """Returns MinHash signatures, "<u4" [texts, HASHES], of the texts' sets of shingles; a shorter text is one shingle.
+
+    Raises:
+      InputError: the library for signatures is missing.
+    """
     try:
         from rensa import RMinHash
     except ImportError as error:
         raise InputError("near-duplicates need rensa: pip install 'spanbert_jax[prepare]'") from error
-    codes = [text.ljust(SHINGLE, "\0").encode("utf-32-le") for text in texts]
-    lengths = np.array([len(code) // 4 for code in codes])
-    hashes = runs(np.frombuffer(b"".join(codes), "<u4"))
-    ends = np.cumsum(lengths)
-    starts_late = (
-        np.repeat(ends, lengths)[: len(hashes)] - np.arange(len(hashes)) < SHINGLE
-    )  # the run would end in the next text
-    offsets = np.concatenate([[0], np.cumsum(lengths - SHINGLE + 1)]).astype(np.uint64)
-    rows = RMinHash.digest_matrix_from_flat_token_hashes(hashes[~starts_late], offsets, HASHES, SEED).to_rows()
+    encoded = [text.ljust(SHINGLE, "\0").encode("utf-32-le") for text in texts]
+    lengths = np.array([len(code) // 4 for code in encoded])  # [texts] characters
+    hashes = shingle_hashes(np.frombuffer(b"".join(encoded), "<u4"))  # of all texts, one after another
+    text_end = np.repeat(np.cumsum(lengths), lengths)[: len(hashes)]  # of the text in which each shingle begins
+    crosses_texts = text_end - np.arange(len(hashes)) < SHINGLE
+    offsets = np.concatenate([[0], np.cumsum(lengths - SHINGLE + 1)]).astype(np.uint64)  # [texts + 1] shingles
+    rows = RMinHash.digest_matrix_from_flat_token_hashes(hashes[~crosses_texts], offsets, HASHES, SEED).to_rows()
     return np.array(rows, "<u4").reshape(len(texts), HASHES)
 
 
-def runs(codes: np.ndarray) -> np.ndarray:
-    """A 64-bit hash of each run of SHINGLE characters, given as their numbers [n]: uint64 [n - SHINGLE + 1], in order."""
+def shingle_hashes(codes: np.ndarray) -> np.ndarray:
+    """Returns a 64-bit hash of each shingle of characters, given as code points [n]: uint64 [n - SHINGLE + 1]."""
     codes = codes.astype(np.uint64)
     count = len(codes) - SHINGLE + 1
     hashes = np.zeros(count, np.uint64)
-    for place in range(SHINGLE):  # a polynomial modulo 2^64 ...
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[place : place + count]
-    for multiplier in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # ... and its bits mixed as in splitmix64
+    for position in range(SHINGLE):  # a polynomial modulo 2^64
+        hashes = hashes * GOLDEN_RATIO + codes[position : position + count]
+    for multiplier in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # its bits, mixed as in splitmix64
         hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(multiplier)
     return hashes ^ (hashes >> np.uint64(31))
 
 
-def mark(digests: np.ndarray, signatures: np.ndarray | None, threshold: float) -> np.ndarray:
-    """What becomes of each document: KEPT, EXACT or NEAR, uint8 [n].
+def mark_duplicates(digests: np.ndarray, signatures: np.ndarray | None, threshold: float) -> np.ndarray:
+    """Returns the status of each document, KEPT, EXACT or NEAR: uint8 [n].
 
-    `digests` "<u8" [n, 2] and `signatures` "<u4" [n, HASHES] (None: only equal documents count) in input order; both may lie on disk.
+    Args:
+      digests: "<u8" [n, 2], in input order; may be memory-mapped.
+      signatures: "<u4" [n, HASHES], likewise; None to find exact duplicates only.
+      threshold: the similarity from which a document is a near-duplicate.
     """
-    fate = np.zeros(len(digests), np.uint8)
-    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: of equal ones the first in the input comes first
-    again = np.ones(max(len(order) - 1, 0), np.bool_)
+    status = np.zeros(len(digests), np.uint8)
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: exact duplicates stay in input order
+    equals_previous = np.ones(max(len(order) - 1, 0), np.bool_)
     for half in range(2):
         values = digests[:, half][order]
-        again &= values[1:] == values[:-1]
-    fate[order[1:][again]] = EXACT
+        equals_previous &= values[1:] == values[:-1]
+    status[order[1:][equals_previous]] = EXACT
     if signatures is not None:
         width = band_width(threshold)
         for band in range(0, HASHES - width + 1, width):
-            mark_band(signatures, band, width, threshold, fate)
-    return fate
+            mark_band(signatures, band, width, threshold, status)
+    return status
 
 
 def band_width(threshold: float) -> int:
-    """Hashes a band: as many as still find RECALL of the pairs at the threshold, which agree in a hash with that probability."""
-    return max(
-        width
-        for width in range(1, HASHES + 1)
-        if width == 1 or 1 - (1 - threshold**width) ** (HASHES // width) >= RECALL
-    )
+    """Returns the largest number of hashes per band that still finds RECALL of the pairs at the threshold.
 
-
-def mark_band(signatures: np.ndarray, band: int, width: int, threshold: float, fate: np.ndarray) -> None:
-    """Mark documents that agree with an earlier one in the hashes band..band + width, and in at least `threshold` of all of them.
-
-    Those that agree in the band are compared with the first of them; what is not like it, with the first of the rest; and so on. So no two
-    documents that agree in the band and are that similar both stay.
+    Two documents agree in a hash with a probability equal to their similarity.
     """
-    documents = np.flatnonzero(fate == KEPT)
+
+    def recall(width: int) -> float:
+        return 1 - (1 - threshold**width) ** (HASHES // width)
+
+    return max((width for width in range(1, HASHES + 1) if recall(width) >= RECALL), default=1)
+
+
+def mark_band(signatures: np.ndarray, band: int, width: int, threshold: float, status: np.ndarray) -> None:
+    """Marks near-duplicates among documents that agree in the hashes band..band + width; writes to `status`.
+
+    Documents that agree in the band are compared with the first of them; those below the threshold are compared with
+    the first of the remaining ones, and so on. So of two documents that agree in the band and reach the threshold, at
+    most one is kept.
+    """
+    documents = np.flatnonzero(status == KEPT)
     keys = np.empty(len(documents), np.uint64)
-    for low in range(0, len(documents), PAIRS):
-        keys[low : low + PAIRS] = band_keys(signatures[documents[low : low + PAIRS], band : band + width])
+    for low in range(0, len(documents), PAIRS_AT_ONCE):
+        chunk = slice(low, low + PAIRS_AT_ONCE)
+        keys[chunk] = band_keys(signatures[documents[chunk], band : band + width])
     order = np.argsort(keys, kind="stable")
     documents, keys = documents[order], keys[order]
     while len(documents):
-        first = np.concatenate([[True], keys[1:] != keys[:-1]])
-        leaders = documents[first][np.cumsum(first) - 1][~first]
-        documents, keys = documents[~first], keys[~first]
-        near = similar(signatures, leaders, documents, threshold)
-        fate[documents[near]] = NEAR
+        is_first = np.concatenate([[True], keys[1:] != keys[:-1]])
+        first_of_group = documents[is_first][np.cumsum(is_first) - 1]
+        leaders, documents, keys = first_of_group[~is_first], documents[~is_first], keys[~is_first]
+        near = are_similar(signatures, leaders, documents, threshold)
+        status[documents[near]] = NEAR
         documents, keys = documents[~near], keys[~near]
 
 
 def band_keys(hashes: np.ndarray) -> np.ndarray:
-    """One number for each row of hashes [n, width]: uint64 [n], equal for equal rows."""
+    """Returns one number for each row of hashes [n, width], equal for equal rows: uint64 [n]."""
     keys = np.zeros(len(hashes), np.uint64)
     for column in hashes.T:
-        keys = (keys ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        keys = (keys ^ column.astype(np.uint64)) * GOLDEN_RATIO
         keys ^= keys >> np.uint64(32)
     return keys
 
 
-def similar(signatures: np.ndarray, one: np.ndarray, other: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether documents one[i] and other[i] agree in at least `threshold` of their hashes: bool [pairs]."""
-    parts = [np.zeros(0, np.bool_)]
-    for low in range(0, len(one), PAIRS):
-        pairs = slice(low, low + PAIRS)
-        parts.append((signatures[one[pairs]] == signatures[other[pairs]]).mean(axis=1) >= threshold)
-    return np.concatenate(parts)
+def are_similar(signatures: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+    """Returns whether documents first[i] and second[i] agree in at least `threshold` of their hashes: bool [pairs]."""
+    results = [np.zeros(0, np.bool_)]
+    for low in range(0, len(first), PAIRS_AT_ONCE):
+        pairs = slice(low, low + PAIRS_AT_ONCE)
+        results.append((signatures[first[pairs]] == signatures[second[pairs]]).mean(axis=1) >= threshold)
+    return np.concatenate(results)

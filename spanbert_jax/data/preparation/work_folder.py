@@ -1,11 +1,11 @@
-"""The folder in which a store is being made, beside the place where it will be: what is finished there is not done again.
+"""The folder, beside the future store, in which a store is prepared. Work that is finished in it is not repeated.
 
 <output>.partial/
-  lock             held by the run that works here, freed by the kernel when that dies
-  plan.json        what is being made: settings and units. Another plan is refused
-  duplicates/      digests and signatures of each unit's documents, and which of them are dropped
-  vocab.txt        if one is trained
-  units/           00012.json: unit 12 is finished, and what is in it; 00012-train.counts: of its tokens
+  lock             held by the process that works here; the kernel releases it when that process dies
+  plan.json        what is prepared: settings and units. A different plan is refused
+  duplicates/      digests and signatures of each unit's documents, and the documents that are dropped
+  vocab.txt        the vocabulary, if one is trained
+  units/           00012.json: the summary of unit 12, which is finished; 00012-train.npy: its counts of tokens
   store/           the store's files; renamed to <output> when it is complete
   new/             files that are being written
 """
@@ -22,32 +22,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import made_for_now, refuse_taken
+from spanbert_jax.folders import refuse_existing, replace_file, temporary_folder
 
 PLAN_FILE = "plan.json"
 FOLDERS = ("duplicates", "units", "store", "new")
 
 
 class WorkFolder:
-    """The paths in it, and how files appear in it: whole or not at all."""
+    """The paths in a work folder. Files in it appear complete or not at all."""
 
     def __init__(self, path: Path):
         self.path = path
         self.duplicates, self.units, self.store, self.new = (path / name for name in FOLDERS)
 
     def clear(self) -> None:
-        """Removes what was being written."""
+        """Removes the files that were being written."""
         shutil.rmtree(self.new, ignore_errors=True)
 
     def make(self) -> None:
-        """Makes it ready."""
+        """Creates the folders, without files that were being written before."""
         self.clear()
         for name in FOLDERS:
             (self.path / name).mkdir(exist_ok=True)
 
     @contextlib.contextmanager
     def new_files(self) -> Iterator[Path]:
-        """A folder for files that are being written; whoever writes them moves them out of it when they are whole."""
+        """Creates a temporary folder in which files are written, to be moved to their final paths when complete."""
         folder = self.new / uuid.uuid4().hex
         try:
             folder.mkdir()
@@ -64,33 +64,39 @@ class WorkFolder:
 
 @contextlib.contextmanager
 def work_folder(output: Path, plan: dict) -> Iterator[WorkFolder | None]:
-    """The work folder of the store at `output`, for a plan (of JSON's types) that this run alone works on; None: it is finished already.
+    """Opens the work folder of the store at `output` for this process alone.
 
-    It is left behind when the work does not end well and something is finished in it.
+    The folder is kept on failure if any work in it is finished.
+
+    Args:
+      output: the path of the future store.
+      plan: what is prepared, in JSON types.
+
+    Yields:
+      The work folder, or None if the store is already finished.
 
     Raises:
-      InputError: `output` is taken, the folder cannot be written, another run works in it, or it was begun with another plan.
+      InputError: `output` exists, the folder cannot be written, another process works in it, or it has another plan.
     """
-    output = output.absolute()  # "." has no name to put another folder beside
+    output = output.absolute()  # "." has no name from which to derive the work folder's
     path = output.parent / f"{output.name}.partial"
     with contextlib.ExitStack() as stack:
-        if not (path / PLAN_FILE).exists():  # nothing was begun
-            refuse_taken(output)
+        if not (path / PLAN_FILE).exists():  # no preparation was begun
+            refuse_existing(output)
             refuse_foreign(path)
         with writing(path):
-            stack.enter_context(made_for_now(output.parent))
+            stack.enter_context(temporary_folder(output.parent))
             path.mkdir(exist_ok=True)
-            hold(stack, path, output)
+            lock(stack, path, output)
             check_plan(path, plan)
-            stack.callback(remove_useless, path)
+            stack.callback(remove_if_nothing_finished, path)
         work = WorkFolder(path)
-        if (
-            output / "index.json"
-        ).exists() and not work.store.exists():  # a run was killed when all but the last cleaning was done
+        store_finished = (output / "index.json").exists() and not work.store.exists()
+        if store_finished:  # a process was killed while it removed the work folder
             shutil.rmtree(path)
             yield None
             return
-        refuse_taken(output)
+        refuse_existing(output)
         with writing(path):
             work.make()
         stack.callback(work.clear)
@@ -98,70 +104,72 @@ def work_folder(output: Path, plan: dict) -> Iterator[WorkFolder | None]:
 
 
 def finish(work: WorkFolder, output: Path) -> None:
-    """Makes the finished store appear at `output` by one rename, and removes the work folder."""
+    """Moves the finished store to `output` by one rename, and removes the work folder."""
     with writing(output):
         work.store.rename(output)
-    for name in FOLDERS:  # the plan last: it says of what run the folder is
+    for name in FOLDERS:  # plan.json is removed last: it identifies the folder
         shutil.rmtree(work.path / name, ignore_errors=True)
     shutil.rmtree(work.path)
 
 
-def hold(stack: contextlib.ExitStack, path: Path, output: Path) -> None:
-    """Holds the folder's lock until the stack is left. Raises InputError when another run has it."""
-    lock = stack.enter_context((path / "lock").open("w"))
+def lock(stack: contextlib.ExitStack, path: Path, output: Path) -> None:
+    """Locks the work folder until the stack is closed. Raises InputError if another process has locked it."""
+    file = stack.enter_context((path / "lock").open("w"))
     with contextlib.suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock.fileno()).st_nlink:  # else the run that had it has just finished, and removed the file
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(
+            file.fileno()
+        ).st_nlink:  # otherwise the process that held it has just finished and removed the file
             return
     raise InputError(f"{output}: in use by another run, which works in {path}; wait for it, or choose another folder")
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises InputError when there is something at the path that no run has left."""
-    others = (
-        [entry.name for entry in path.iterdir() if entry.name not in ("lock", f".{PLAN_FILE}")] if path.is_dir() else []
-    )
-    if others:
-        raise InputError(f"{path}: not a folder that a store was begun in, it holds {others[0]}; move it away")
+    """Raises InputError if the folder has files that no preparation made."""
+    if not path.is_dir():
+        return
+    foreign = [entry.name for entry in path.iterdir() if entry.name not in ("lock", f".{PLAN_FILE}")]
+    if foreign:
+        raise InputError(f"{path}: not a folder of an unfinished store, as it has {foreign[0]}; move it away")
 
 
 def check_plan(path: Path, plan: dict) -> None:
-    """Writes plan.json where there is none yet, and raises InputError where there is another one."""
+    """Writes plan.json if there is none. Raises InputError if there is a different one."""
     file = path / PLAN_FILE
     if not file.exists():
-        temporary = path / f".{PLAN_FILE}"
-        temporary.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        with replace_file(file, unique=False) as plan_file:
+            plan_file.write(json.dumps(plan, indent=1) + "\n")
         return
     try:
-        begun = json.loads(file.read_text(encoding="utf-8"))
-        differences = [
-            f"{key} {begun['settings'].get(key)!r}, now {value!r}"
-            for key, value in plan["settings"].items()
-            if begun["settings"].get(key) != value
-        ]
-        before, now = dict(begun["units"]), dict(plan["units"])
-        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        differences += [
-            f"another {key}"
-            for key in sorted(begun.keys() | plan.keys())
-            if key not in ("settings", "units") and begun.get(key) != plan.get(key)
-        ]
+        differences = plan_differences(json.loads(file.read_text(encoding="utf-8")), plan)
     except (ValueError, TypeError, KeyError, AttributeError):
-        differences, changed = ["a damaged plan.json"], []
-    if changed:
-        differences.append(
-            f"the input has changed ({changed[0]}{f' and {len(changed) - 1} more' if changed[1:] else ''})"
-        )
+        differences = ["its plan.json is damaged"]
     if differences:
         raise InputError(
-            f"{path}: begun otherwise by a run that did not finish: {'; '.join(differences)}; give what it was begun with to"
-            " go on with it, or remove that folder to begin anew"
+            f"{path}: begun with another configuration and not finished: {'; '.join(differences)}; repeat the original"
+            " command to continue it, or remove that folder to start again"
         )
 
 
-def remove_useless(path: Path) -> None:
-    """Removes the work folder if nothing is finished in it."""
+def plan_differences(begun: dict, plan: dict) -> list[str]:
+    """Returns a description of each difference between the plan that was begun and the present one."""
+    differences = []
+    for key, value in plan["settings"].items():
+        if begun["settings"].get(key) != value:
+            differences.append(f"{key} was {begun['settings'].get(key)!r}, now {value!r}")
+    for key in sorted(begun.keys() | plan.keys()):
+        if key not in ("settings", "units") and begun.get(key) != plan.get(key):
+            differences.append(f"another {key}")
+    units_begun, units = dict(begun["units"]), dict(plan["units"])
+    changed = sorted(name for name in units_begun.keys() | units.keys() if units_begun.get(name) != units.get(name))
+    if changed:
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        differences.append(f"the input has changed ({changed[0]}{others})")
+    return differences
+
+
+def remove_if_nothing_finished(path: Path) -> None:
+    """Removes the work folder if no work in it is finished."""
     finished = itertools.chain(*(path.glob(pattern) for pattern in ("units/*", "duplicates/*", "vocab.txt")))
     if next(finished, None) is None:
         shutil.rmtree(path, ignore_errors=True)
@@ -169,7 +177,7 @@ def remove_useless(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong in writing becomes an InputError (what goes wrong in reading a source is one already)."""
+    """Turns errors of writing into InputErrors (errors of reading a source are InputErrors already)."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The corpus that comes with the package: a text file for each split."""
+"""The corpus in the package: one text file per split."""
 
 import dataclasses
 import hashlib
@@ -14,46 +14,46 @@ SPLITS = ("train", "valid")
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedUnit:
-    """A split of the embedded corpus."""
+    """One split of the embedded corpus."""
 
     split: str
-    sha256: str  # of its file
+    sha256: str  # of the split's file
 
     @property
     def name(self) -> str:
-        """As of `Unit`."""
+        """See `Unit`."""
         return f"embedded {self.split}"
 
     @property
     def size(self) -> int:
-        """As of `Unit`."""
+        """See `Unit`."""
         return embedded_file(self.split).stat().st_size
 
     @property
     def fingerprint(self) -> str:
-        """As of `Unit`."""
+        """See `Unit`."""
         return digest(self)
 
     @property
     def held_out(self) -> bool:
-        """As of `Unit`."""
+        """See `Unit`."""
         return self.split == "valid"
 
     def documents(self) -> Iterator[Document]:
-        """As of `Unit`."""
+        """See `Unit`."""
         return embedded_documents(self.split)
 
 
 def embedded_documents(split: str) -> Iterator[Document]:
-    """Documents of a split of the embedded corpus."""
-    return text.documents(str(embedded_file(split)), 0, None, "")
+    """Yields the documents of one split ("train", "valid") of the embedded corpus."""
+    return text.documents_between_blank_lines(str(embedded_file(split)), 0, None, "")
 
 
 def embedded_units() -> list[EmbeddedUnit]:
-    """One unit a split, train first."""
+    """Returns one unit per split, "train" first."""
     return [EmbeddedUnit(split, hashlib.sha256(embedded_file(split).read_bytes()).hexdigest()) for split in SPLITS]
 
 
 def embedded_file(split: str) -> Path:
-    """Path of the text of a split."""
+    """Returns the path of a split's text."""
     return Path(str(importlib.resources.files("spanbert_jax.data").joinpath("assets", "corpus", f"{split}.txt.xz")))

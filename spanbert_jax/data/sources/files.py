@@ -1,65 +1,87 @@
-"""Files as units: small ones together, large ones in ranges."""
+"""File sources: small files are grouped into units, large files are divided into ranges."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from spanbert_jax.data.sources import jsonl, parquet, text, text_files, text_lines
-from spanbert_jax.data.sources.lines import packing
+from spanbert_jax.data.sources import jsonl, parquet, text
+from spanbert_jax.data.sources.lines import compression, num_byte_offsets
 from spanbert_jax.data.sources.paths import find_files, size_and_stamp
-from spanbert_jax.data.sources.units import Document, cut, digest, pack, unit_size
+from spanbert_jax.data.sources.units import Document, digest, even_ranges, group, unit_size
 from spanbert_jax.errors import InputError
 
-# A format is a module with steps(path, size): in how many places a file may be cut, and documents(path, begin, end, field): those of a
-# range of these steps.
-FORMATS = {".jsonl": jsonl, ".ndjson": jsonl, ".parquet": parquet}
-TEXTS = {
-    "blank": text,
-    "line": text_lines,
-    "file": text_files,
-}  # all other files are plain text: what ends a document there
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How the files of one format are divided into ranges and read.
+
+    Attributes:
+      num_offsets: (path, bytes) -> number of offsets at which a range of the file may begin; 1 if it cannot be divided.
+      documents: (path, begin, end, field) -> documents of the range begin..end of offsets; `end` None: end of the file.
+      offsets: what the offsets count, for messages.
+    """
+
+    num_offsets: Callable[[str, int], int]
+    documents: Callable[[str, int, int | None, str], Iterator[Document]]
+    offsets: str
 
 
-def format_of(path: str, documents: str):
-    """The module that reads a file, by its suffix under that of a packed one: "a.jsonl.gz" is JSON Lines. `documents`: of TEXTS."""
-    suffixes = PurePosixPath(path.removesuffix(packing(path))).suffix
-    return FORMATS.get(suffixes, TEXTS[documents])
+JSONL = Format(num_byte_offsets, jsonl.documents, "bytes")
+FORMATS = {  # by file suffix
+    ".jsonl": JSONL,
+    ".ndjson": JSONL,
+    ".parquet": Format(parquet.num_row_groups, parquet.documents, "row groups"),
+}
+TEXT_FORMATS = {  # of all other files, by what a document is
+    "blank": Format(num_byte_offsets, text.documents_between_blank_lines, "bytes"),
+    "line": Format(num_byte_offsets, text.documents_per_line, "bytes"),
+    "file": Format(lambda path, size: 1, text.document_per_file, "bytes"),
+}
+
+
+def format_of(path: str, documents: str) -> Format:
+    """Returns the format of a file by its suffix, ignoring that of a compression: "a.jsonl.gz" is JSON Lines.
+
+    `documents`, a key of TEXT_FORMATS, selects the format of plain text.
+    """
+    suffix = PurePosixPath(path.removesuffix(compression(path))).suffix
+    return FORMATS.get(suffix, TEXT_FORMATS[documents])
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A file or a range of its steps; `stamp` tells one writing of the file from the next."""
+    """A file, or a range of its offsets. The names of this class and its fields enter fingerprints: see `digest`."""
 
     path: str
     begin: int
-    end: int | None  # None: to the end of the file
+    end: int | None  # None: the end of the file
     size: int  # bytes
-    stamp: str
-    text: str  # of TEXTS
+    stamp: str  # changes when the file is written again
+    text: str  # a key of TEXT_FORMATS
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the file."""
+        """Whether this is the whole file."""
         return self.begin == 0 and self.end is None
 
     @property
-    def format(self):
-        """The module that reads it."""
+    def format(self) -> Format:
+        """The format of the file."""
         return format_of(self.path, self.text)
 
     def documents(self, field: str) -> Iterator[Document]:
-        """As of a unit. Raises InputError also when a whole file has none."""
+        """Yields the documents. Raises InputError if they cannot be read, or if a whole file has none."""
         empty = True
         for document in self.format.documents(self.path, self.begin, self.end, field):
             empty = False
             yield document
         if empty and self.whole:
-            raise InputError(f"corpus: {self.path} holds no text; remove it from data.source")
+            raise InputError(f"corpus: {self.path} has no text; remove it from the input")
 
 
 @dataclasses.dataclass(frozen=True)
 class FileUnit:
-    """Neighbouring files or ranges of files."""
+    """Neighbouring files, or ranges of files."""
 
     spans: tuple[Span, ...]
     field: str  # of JSON Lines and Parquet
@@ -67,43 +89,46 @@ class FileUnit:
 
     @property
     def name(self) -> str:
-        """As of `Unit`."""
-        first = self.spans[0]
-        steps = "row groups" if first.format is parquet else "bytes"
-        what = first.path if first.whole else f"{first.path} {steps} {first.begin}-{first.end}"
-        return f"{what} to {self.spans[-1].path} ({len(self.spans)} parts)" if len(self.spans) > 1 else what
+        """See `Unit`."""
+        first, last = self.spans[0], self.spans[-1]
+        name = first.path if first.whole else f"{first.path} {first.format.offsets} {first.begin}-{first.end}"
+        return f"{name} to {last.path} ({len(self.spans)} parts)" if len(self.spans) > 1 else name
 
     @property
     def size(self) -> int:
-        """As of `Unit`."""
+        """See `Unit`."""
         return sum(span.size for span in self.spans)
 
     @property
     def fingerprint(self) -> str:
-        """As of `Unit`."""
+        """See `Unit`."""
         return digest(self)
 
     def documents(self) -> Iterator[Document]:
-        """As of `Unit`."""
+        """See `Unit`."""
         for span in self.spans:
             yield from span.documents(self.field)
 
 
 def file_units(source: str, field: str, documents: str) -> list[FileUnit]:
-    """Units of comma-separated paths and globs; see find_units. Raises InputError when there is none, for an empty file and an unreadable Parquet file."""
+    """Returns the units of comma-separated paths and globs; the arguments are those of `find_units`.
+
+    Raises:
+      InputError: no file is found, a file is empty, or a Parquet file is unreadable.
+    """
     found = [(path, *size_and_stamp(path)) for path in find_files(source)]
     for path, size, _ in found:
         if not size:
-            raise InputError(f"corpus: {path} is empty; remove it from data.source")
+            raise InputError(f"corpus: {path} is empty; remove it from the input")
     target = unit_size(sum(size for _, size, _ in found))
     spans = [span for path, size, stamp in found for span in file_spans(path, size, stamp, documents, target)]
-    return [FileUnit(run, field) for run in pack(spans, target)]
+    return [FileUnit(neighbours, field) for neighbours in group(spans, target)]
 
 
 def file_spans(path: str, size: int, stamp: str, documents: str, target: int) -> list[Span]:
-    """The file, cut into even ranges of at most about `target` bytes where it can be."""
-    parts = -(-size // target)
-    ranges = cut(format_of(path, documents).steps(path, size), parts) if parts > 1 else []
+    """Returns even ranges of at most about `target` bytes, or the whole file if it is small or cannot be divided."""
+    count = -(-size // target)
+    ranges = even_ranges(format_of(path, documents).num_offsets(path, size), count) if count > 1 else []
     if len(ranges) < 2:
         return [Span(path, 0, None, size, stamp, documents)]
     return [Span(path, begin, end, size // len(ranges), stamp, documents) for begin, end in ranges]

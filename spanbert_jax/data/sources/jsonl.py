@@ -1,54 +1,52 @@
-"""JSON Lines: a record a line, one of its fields the text of a document."""
+"""JSON Lines: one record per line; one field of a record is the text of a document."""
 
 import json
 from collections.abc import Iterator
 
-from spanbert_jax.data.sources.lines import line_number, lines, packing
-from spanbert_jax.data.sources.units import Document, text_lines
+from spanbert_jax.data.sources.lines import line_number, lines
+from spanbert_jax.data.sources.units import Document, document_lines
 from spanbert_jax.errors import InputError
 
 
-def steps(path: str, size: int) -> int:
-    """Steps of the file: its bytes, or a single one when it is packed and cannot be cut."""
-    return 1 if packing(path) else size
-
-
 def documents(path: str, begin: int, end: int | None, field: str) -> Iterator[Document]:
-    """Documents of the records that begin in a range of bytes; one with null or no text gives none.
+    """Yields the documents of the records that begin in a range of bytes; a record with null or blank text yields none.
 
-    Raises InputError as `lines`, and with file and line where a record is not JSON or has not the field.
+    Raises:
+      InputError: as `lines`; or a record, named by file and line, is not JSON or does not have the field.
     """
-    for address, line in lines(path, begin):
-        if end is not None and address >= end:
+    for offset, line in lines(path, begin):
+        if end is not None and offset >= end:
             return
-        if line and (document := text_lines(record_text(line, path, address, field))):
+        if line and (document := document_lines(record_text(line, path, offset, field))):
             yield document
 
 
-def record_text(line: str, path: str, address: int, field: str) -> str:
-    """The field's text of a record that begins at byte `address`, "" of null. Raises InputError when there is no such text."""
+def record_text(line: str, path: str, offset: int, field: str) -> str:
+    """Returns the text in a record's field, "" for null. The record begins at byte `offset`.
+
+    Raises:
+      InputError: the line is not a record with text in that field.
+    """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        where = f"{path}, line {line_number(path, address)}"
-        raise InputError(
-            f'corpus: {where}: not JSON ({error}); put one record, as in {{"{field}": "..."}}, on each line'
-        ) from error
+        where = f"{path}, line {line_number(path, offset)}"
+        advice = f'put one record, as in {{"{field}": "..."}}, on each line'
+        raise InputError(f"corpus: {where}: not JSON ({error}); {advice}") from error
     if isinstance(record, dict) and isinstance(text := record.get(field, 0), str | None):
-        return whole_characters(text or "")
-    where = f"{path}, line {line_number(path, address)}"
+        return replace_surrogates(text or "")
+    where = f"{path}, line {line_number(path, offset)}"
     if not isinstance(record, dict):
         raise InputError(f'corpus: {where}: {type(record).__name__}, not a record as in {{"{field}": "..."}}')
     if field in record:
-        raise InputError(
-            f"corpus: {where}: field '{field}' is {type(record[field]).__name__}, not text; name another in data.field"
-        )
+        kind = type(record[field]).__name__
+        raise InputError(f"corpus: {where}: field '{field}' is {kind}, not text; name another field (--field)")
     known = ", ".join(f"'{name}'" for name in record) or "none at all"
-    raise InputError(f"corpus: {where}: no field '{field}' (it has {known}); name the one with the text in data.field")
+    raise InputError(f"corpus: {where}: no field '{field}' (it has {known}); name the field with the text (--field)")
 
 
-def whole_characters(text: str) -> str:
-    """The text with a "?" for each half of a character: JSON can say "\\ud83d" alone, UTF-8 cannot."""
+def replace_surrogates(text: str) -> str:
+    """Returns the text with "?" for each lone surrogate: JSON can encode half of a surrogate pair, UTF-8 cannot."""
     try:
         text.encode("utf-8")
         return text

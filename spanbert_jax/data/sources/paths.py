@@ -1,41 +1,47 @@
-"""Paths of a source, local or remote (gs://, s3://, hf://, memory://, ...: what fsspec knows), behind four functions.
+"""Paths of a source, local or remote (gs://, s3://, hf://, memory://, ...: whatever fsspec knows).
 
-A local path is opened by Python itself and named as the user wrote it; fsspec is imported only when there is a scheme.
+A local path is opened by Python itself and named as the user wrote it; fsspec is imported for paths with a scheme only.
 """
 
 import contextlib
 import glob
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from spanbert_jax.errors import InputError
 
-WANTED = "give 'embedded', 'tfds:name', or paths or globs of files separated by commas"
-PACKAGES = {"gs": "pip install 'spanbert_jax[gcs]'", "gcs": "pip install 'spanbert_jax[gcs]'", "s3": "pip install s3fs"}
+USAGE = "give 'embedded', 'tfds:name', or paths or globs of files separated by commas"
+INSTALL = {"gs": "pip install 'spanbert_jax[gcs]'", "gcs": "pip install 'spanbert_jax[gcs]'", "s3": "pip install s3fs"}
 
 
 def find_files(source: str) -> list[str]:
-    """Files that the comma-separated paths and globs of `source` name, each once, a glob's in sorted order; InputError for none."""
+    """Returns the files that comma-separated paths and globs name, each once; the matches of a glob are sorted.
+
+    Raises:
+      InputError: a path or glob names no file, or a folder, or cannot be looked up.
+    """
     patterns = [pattern.strip() for pattern in source.split(",") if pattern.strip()]
     if not patterns:
-        raise InputError(f"corpus: data.source is empty; {WANTED}")
-    found = {}
+        raise InputError(f"corpus: the input is empty; {USAGE}")
+    found: dict[str, None] = {}
     for pattern in patterns:
-        files = (remote_files if is_remote(pattern) else local_files)(pattern)
+        files = remote_files(pattern) if is_remote(pattern) else local_files(pattern)
         if not files:
-            raise InputError(f"corpus: no file matches {pattern}; {WANTED}")
+            raise InputError(f"corpus: no file matches {pattern}; {USAGE}")
         found |= dict.fromkeys(files)
     return list(found)
 
 
 def is_remote(path: str) -> bool:
-    """Whether the path has a scheme, as in gs://bucket/file."""
+    """Returns whether the path has a scheme, as in gs://bucket/file."""
     return "://" in path
 
 
 def local_files(pattern: str) -> list[str]:
-    """Sorted files that a local path or glob (also with **) names. Raises InputError for a folder."""
+    """Returns the sorted files that a local path or glob (** included) names. Raises InputError for a folder."""
     path = Path(pattern)
     if path.is_dir():
         raise InputError(f"corpus: {pattern} is a folder; name the files in it, as in {path / '*.txt'}")
@@ -44,22 +50,22 @@ def local_files(pattern: str) -> list[str]:
 
 
 def remote_files(pattern: str) -> list[str]:
-    """Sorted files that a remote path or glob names. Raises InputError for a folder, and when the store cannot be asked."""
+    """Returns the sorted files that a remote path or glob names. Raises InputError for a folder or a failed lookup."""
     with remote_errors(pattern):
         files, path = file_system(pattern)
         if glob.has_magic(path):
-            found = [name for name, about in files.glob(path, detail=True).items() if about["type"] == "file"]
+            found = [name for name, info in files.glob(path, detail=True).items() if info["type"] == "file"]
         else:
-            found = [path] if (kind := remote_kind(files, path)) else []
+            kind = remote_kind(files, path)
             if kind == "directory":
-                raise InputError(
-                    f"corpus: {pattern} is a folder; name the files in it, as in {pattern.rstrip('/')}/*.txt"
-                )
+                example = f"{pattern.rstrip('/')}/*.txt"
+                raise InputError(f"corpus: {pattern} is a folder; name the files in it, as in {example}")
+            found = [path] if kind else []
         return [files.unstrip_protocol(name) for name in sorted(found)]
 
 
 def remote_kind(files, path: str) -> str:
-    """ "file", "directory", or "" where there is nothing. Unlike isfile() and isdir(), it raises when the store cannot be asked."""
+    """Returns "file", "directory", or "" for neither. Unlike isfile() and isdir(), it raises when the lookup fails."""
     try:
         return files.info(path)["type"]
     except FileNotFoundError:
@@ -67,7 +73,7 @@ def remote_kind(files, path: str) -> str:
 
 
 def size_and_stamp(path: str) -> tuple[int, str]:
-    """Bytes of a file, and a string that changes when the file is written again. Raises InputError when it cannot be asked."""
+    """Returns a file's bytes and a string that changes when it is written again. Raises InputError if that fails."""
     if is_remote(path):
         with remote_errors(path):
             files, name = file_system(path)
@@ -80,8 +86,8 @@ def size_and_stamp(path: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def open_bytes(path: str):
-    """The file as it lies there, for reading. What goes wrong in opening or reading becomes an InputError."""
+def open_bytes(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file for reading its bytes as they are stored. Errors of opening or reading become InputErrors."""
     if is_remote(path):
         with remote_errors(path):
             files, name = file_system(path)
@@ -95,28 +101,26 @@ def open_bytes(path: str):
         raise InputError(f"corpus: cannot read {path} ({error.strerror or error})") from error
 
 
-def file_system(path: str):
-    """(fsspec file system, path in it) of a remote path."""
+def file_system(path: str) -> tuple[Any, str]:
+    """Returns (fsspec file system, path in it) for a remote path."""
     import fsspec
 
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # else it prints a traceback of each error that it raises
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # otherwise it prints a traceback for each error it raises
     return fsspec.core.url_to_fs(path)
 
 
 @contextlib.contextmanager
-def remote_errors(path: str):
-    """Makes one line of whatever the library of a remote store raises."""
+def remote_errors(path: str) -> Iterator[None]:
+    """Turns any error of a remote file system's library into an InputError of one line."""
     try:
         yield
     except InputError:
         raise
     except ImportError as error:
         scheme = path.split("://")[0]
-        raise InputError(
-            f"corpus: cannot read {path}: {error}; {PACKAGES.get(scheme, f'install the fsspec package of {scheme}://')}"
-        ) from error
-    except Exception as error:  # each store has errors of its own: no bucket, no network, no rights, ...
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"corpus: cannot read {path} ({said[:300]}); check the path, the network and your rights to it"
-        ) from error
+        advice = INSTALL.get(scheme, f"install the fsspec package of {scheme}://")
+        raise InputError(f"corpus: cannot read {path}: {error}; {advice}") from error
+    except Exception as error:  # each library has its own errors: no bucket, no network, no permission, ...
+        message = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        advice = "check the path, the network and your permissions"
+        raise InputError(f"corpus: cannot read {path} ({message}); {advice}") from error

@@ -1,24 +1,24 @@
-"""Plain text: a sentence or paragraph a line, a blank line between documents."""
+"""Plain text, with three rules for where a document ends: at a blank line, at each line, or at the end of the file.
+
+The functions read a range of bytes of a file. Each document belongs to exactly one range, wherever the file is divided,
+and reading a range does not require what precedes it.
+"""
 
 from collections.abc import Iterator
 
-from spanbert_jax.data.sources.lines import lines, packing
+from spanbert_jax.data.sources.lines import lines
 from spanbert_jax.data.sources.units import Document
 
 
-def steps(path: str, size: int) -> int:
-    """Steps of the file: its bytes, or a single one when it is packed and cannot be cut."""
-    return 1 if packing(path) else size
+def documents_between_blank_lines(path: str, begin: int, end: int | None, field: str) -> Iterator[Document]:
+    """Yields the documents of a range of bytes; blank lines separate them, and each line is a sentence or paragraph.
 
-
-def documents(path: str, begin: int, end: int | None, field: str) -> Iterator[Document]:
-    """Documents of a range of bytes; `field` is not used. Raises InputError as `lines`.
-
-    A range owns the documents that follow the blank lines that begin in it (the last of several), and the first range what stands at the
-    beginning of the file. So every document has one owner, wherever the file is cut, and a range need not look at what is before it.
+    A range owns the documents that follow a blank line that begins in it (the last one, of several). The first range
+    also owns what stands at the beginning of the file. `field` is not used. Raises InputError as `lines` does.
     """
-    document, owned = [], begin == 0
-    for address, line in lines(path, begin):
+    document: Document = []
+    owned = begin == 0
+    for offset, line in lines(path, begin):
         if line:
             if owned:
                 document.append(line)
@@ -26,8 +26,39 @@ def documents(path: str, begin: int, end: int | None, field: str) -> Iterator[Do
         if document:
             yield document
             document = []
-        if end is not None and address >= end:
+        if end is not None and offset >= end:
             return
         owned = True
     if document:
         yield document
+
+
+def documents_per_line(path: str, begin: int, end: int | None, field: str) -> Iterator[Document]:
+    """Yields each non-blank line as a document; a range owns the lines that begin in it.
+
+    `field` is not used. Raises InputError as `lines` does.
+    """
+    for offset, line in lines(path, begin):
+        if end is not None and offset >= end:
+            return
+        if line:
+            yield [line]
+
+
+def document_per_file(path: str, begin: int, end: int | None, field: str) -> Iterator[Document]:
+    """Yields the document of a file; blank lines separate its wrapped paragraphs, each of which is joined to one line.
+
+    The other arguments are not used. Raises InputError as `lines` does.
+    """
+    paragraphs: list[str] = []
+    wrapped: list[str] = []
+    for _, line in lines(path):
+        if line:
+            wrapped.append(line)
+        elif wrapped:
+            paragraphs.append(" ".join(wrapped))
+            wrapped = []
+    if wrapped:
+        paragraphs.append(" ".join(wrapped))
+    if paragraphs:
+        yield paragraphs

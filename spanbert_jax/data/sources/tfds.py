@@ -1,4 +1,4 @@
-"""Data sets of TFDS that lie prepared on disk; nothing is ever downloaded."""
+"""TFDS data sets that are prepared on disk; nothing is ever downloaded."""
 
 import dataclasses
 import itertools
@@ -8,21 +8,21 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 
-from spanbert_jax.data.sources.units import Document, cut, digest, pack, text_lines, unit_size
+from spanbert_jax.data.sources.units import Document, digest, document_lines, even_ranges, group, unit_size
 from spanbert_jax.errors import InputError
 
-MOST_CUTS = 8  # of a shard: a range within one is reached by reading over what stands before it
-BATCH = 256  # records
+MAX_RANGES_PER_SHARD = 8  # reading a range within a shard also reads the records before it
+RECORDS_PER_READ = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Records begin to end of a split, within a shard."""
+    """The records begin..end of a split, all in one shard. The names here enter fingerprints: see `digest`."""
 
     split: str
     begin: int
     end: int
-    size: int  # bytes, about
+    size: int  # bytes, approximate
 
     def __str__(self):
         return f"{self.split}[{self.begin}:{self.end}]"
@@ -40,120 +40,139 @@ class TfdsUnit:
 
     @property
     def name(self) -> str:
-        """As of `Unit`."""
+        """See `Unit`."""
         first, last = self.ranges[0], self.ranges[-1]
-        if first.split == last.split and sum(part.end - part.begin for part in self.ranges) == last.end - first.begin:
+        num_records = sum(records.end - records.begin for records in self.ranges)
+        if first.split == last.split and num_records == last.end - first.begin:  # without gaps
             return f"{self.folder} {first.split}[{first.begin}:{last.end}]"
         return f"{self.folder} {first} to {last}"
 
     @property
     def size(self) -> int:
-        """As of `Unit`."""
-        return sum(part.size for part in self.ranges)
+        """See `Unit`."""
+        return sum(records.size for records in self.ranges)
 
     @property
     def fingerprint(self) -> str:
-        """As of `Unit`."""
+        """See `Unit`."""
         return digest(self)
 
     def documents(self) -> Iterator[Document]:
-        """As of `Unit`; a record without text gives none."""
+        """See `Unit`; a record with blank text yields no document."""
         builder = tfds.builder_from_directory(self.folder)
-        for part in self.ranges:
-            for number, text in enumerate(record_texts(builder, part, self.field), part.begin):
+        for records in self.ranges:
+            for number, text in enumerate(record_texts(builder, records, self.field), records.begin):
                 try:
-                    document = text_lines(text.decode("utf-8"))
+                    document = document_lines(text.decode("utf-8"))
                 except UnicodeDecodeError as error:
-                    where = f"{self.folder}, record {number} of {part.split}, byte {error.start}"
-                    raise InputError(
-                        f"corpus: {where}: 0x{text[error.start]:02x} is not UTF-8; prepare the data set again"
-                    ) from error
+                    where = f"{self.folder}, record {number} of {records.split}, byte {error.start}"
+                    problem = f"0x{text[error.start]:02x} is not UTF-8"
+                    raise InputError(f"corpus: {where}: {problem}; prepare the data set again") from error
                 if document:
                     yield document
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard of a data set: its split, the split's index of its first record, and its mean bytes per record."""
+
+    split: str
+    first_record: int
+    record_bytes: float
+
+
 def tfds_units(name: str, field: str, split: str, data_dir: str) -> list[TfdsUnit]:
-    """Units of the data set "name[/config][:version]", as `find_units`. A unit has whole shards, or a part of one."""
+    """Returns the units of the data set "name[/config][:version]"; the arguments are those of `find_units`.
+
+    Raises:
+      InputError: the data set is not prepared, or has no such split, no such feature of text, or no records.
+    """
     builder = find_builder(name, data_dir)
     check_feature(builder, name, field)
+    splits = builder.info.splits
     try:
-        files = builder.info.splits[split].file_instructions
+        files = splits[split].file_instructions
     except (ValueError, KeyError) as error:
-        known = ", ".join(f"{key} ({about.num_examples:,} records)" for key, about in builder.info.splits.items())
-        said = str(error).strip("'").split("\n")[0]
-        raise InputError(
-            f"corpus: tfds:{name}, split '{split}': {said} It has {known}; see tensorflow.org/datasets/splits"
-        ) from error
-    shards = {}  # file -> (split, number of its first record in it, bytes a record)
-    for key, about in builder.info.splits.items():
-        begins = itertools.accumulate(about.shard_lengths, initial=0)
-        shards |= {
-            str(path): (key, begin, about.num_bytes / max(about.num_examples, 1))
-            for path, begin in zip(about.filepaths, begins)
-        }
-    target = unit_size(int(sum(file.take * shards[file.filename][2] for file in files)))
-    ranges = [part for file in files for part in cut_shard(file, *shards[file.filename], target)]
+        known = ", ".join(f"{key} ({info.num_examples:,} records)" for key, info in splits.items())
+        message = str(error).strip("'").split("\n")[0]
+        advice = f"It has {known}; see tensorflow.org/datasets/splits"
+        raise InputError(f"corpus: tfds:{name}, split '{split}': {message} {advice}") from error
+    shards = shards_by_file(splits)
+    target = unit_size(int(sum(file.take * shards[file.filename].record_bytes for file in files)))
+    ranges = [records for file in files for records in shard_ranges(file, shards[file.filename], target)]
     if not ranges:
         raise InputError(f"corpus: tfds:{name}, split '{split}': it has no records")
-    stamp = ", ".join(f"{key}: {about.num_bytes}" for key, about in sorted(builder.info.splits.items()))
-    return [TfdsUnit(str(builder.data_path), run, field, stamp) for run in pack(ranges, target)]
+    stamp = ", ".join(f"{key}: {info.num_bytes}" for key, info in sorted(splits.items()))
+    return [TfdsUnit(str(builder.data_path), neighbours, field, stamp) for neighbours in group(ranges, target)]
 
 
-def cut_shard(file, split: str, first: int, record_bytes: float, target: int) -> Iterator[Records]:
-    """Ranges of about `target` bytes of what is read of a shard, whose record 0 is the split's record `first`."""
-    parts = min(-int(-file.take * record_bytes // target), MOST_CUTS)
-    for begin, end in cut(file.take, parts):
+def shards_by_file(splits) -> dict[str, Shard]:
+    """Returns the shard in each file of a data set; `splits` is TFDS's mapping of split names to their info."""
+    shards = {}
+    for split, info in splits.items():
+        record_bytes = info.num_bytes / max(info.num_examples, 1)
+        first_records = itertools.accumulate(info.shard_lengths, initial=0)
+        for path, first_record in zip(info.filepaths, first_records):
+            shards[str(path)] = Shard(split, first_record, record_bytes)
+    return shards
+
+
+def shard_ranges(file, shard: Shard, target: int) -> Iterator[Records]:
+    """Yields ranges of about `target` bytes of the records that a TFDS file instruction (`skip`, `take`) selects."""
+    first = shard.first_record + file.skip
+    count = min(-int(-file.take * shard.record_bytes // target), MAX_RANGES_PER_SHARD)
+    for begin, end in even_ranges(file.take, count):
         if end > begin:
-            yield Records(split, first + file.skip + begin, first + file.skip + end, int((end - begin) * record_bytes))
+            yield Records(shard.split, first + begin, first + end, int((end - begin) * shard.record_bytes))
 
 
 def find_builder(name: str, data_dir: str):
-    """Reader of the prepared data set. Raises InputError for a name that is not known, or known but not prepared there."""
+    """Returns TFDS's reader of a data set. Raises InputError if it is unknown or not prepared in `data_dir`."""
     try:
         return builder_from_files(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError as error:
-        where = data_dir or tfds.core.constants.DATA_DIR
+        folder = data_dir or tfds.core.constants.DATA_DIR
         known = name.split("/")[0].split(":")[0] in tfds.list_builders(with_community_datasets=False)
         if known:
-            advice = f"prepare it there where there is a network (tfds build {name} --data_dir={where}), or name its folder in data_dir"
+            command = f"tfds build {name} --data_dir={folder}"
+            advice = f"prepare it on a machine with a network ({command}), or name its folder (--data_dir)"
         else:
-            advice = "TFDS has none of this name either; check it, or name the folder above its own in data_dir"
-        raise InputError(f"corpus: tfds:{name} is not prepared in {where}; {advice}") from error
+            advice = "TFDS has none of this name either; check it, or name the folder above its own (--data_dir)"
+        raise InputError(f"corpus: tfds:{name} is not prepared in {folder}; {advice}") from error
     except (ValueError, OSError, tf.errors.OpError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"corpus: tfds:{name} cannot be read ({said}); give tfds:name/config:version") from error
+        message = " ".join(str(error).split())[:200]
+        raise InputError(f"corpus: tfds:{name} cannot be read ({message}); give tfds:name/config:version") from error
 
 
 def check_feature(builder, name: str, field: str) -> None:
-    """Raises InputError, with the features there are, unless `field` is a feature of text."""
+    """Raises InputError, listing the features of text, unless `field` is one."""
     features = builder.info.features
     named = features.items() if isinstance(features, tfds.features.FeaturesDict) else ()
-    texts = sorted(
-        key
-        for key, feature in named
-        if isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.np_dtype == object
-    )
-    if field not in texts:
-        known = ", ".join(f"'{key}'" for key in texts) or "none"
-        raise InputError(f"corpus: tfds:{name}: no feature of text '{field}'; name one of these in data.field: {known}")
+    text_features = sorted(key for key, feature in named if is_text(feature))
+    if field not in text_features:
+        known = ", ".join(f"'{key}'" for key in text_features) or "none"
+        raise InputError(f"corpus: tfds:{name}: no feature of text '{field}'; name one of these (--field): {known}")
 
 
-def record_texts(builder, part: Records, field: str) -> Iterator[bytes]:
-    """The field's text of each record, in order. Raises InputError for files that are gone or damaged."""
+def is_text(feature) -> bool:
+    """Returns whether a TFDS feature is a single string."""
+    return isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.tf_dtype == tf.string
+
+
+def record_texts(builder, records: Records, field: str) -> Iterator[bytes]:
+    """Yields the text in each record's field, in order. Raises InputError if files are missing or damaged."""
     try:
         if builder.info.file_format.value == "tfrecord":
-            # one file after the other, for the order to be that of the split
+            # One file after another, so that the order is that of the split.
             config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-            records = builder.as_dataset(
-                split=str(part), decoders=tfds.decode.PartialDecoding({field: True}), read_config=config
-            )
-            for batch in records.batch(BATCH).prefetch(1).as_numpy_iterator():
+            decoders = tfds.decode.PartialDecoding({field: True})
+            dataset = builder.as_dataset(split=str(records), decoders=decoders, read_config=config)
+            for batch in dataset.batch(RECORDS_PER_READ).prefetch(1).as_numpy_iterator():
                 yield from batch[field]
         else:
-            for record in builder.as_data_source(split=str(part)):
+            for record in builder.as_data_source(split=str(records)):
                 yield record[field]
     except (tf.errors.OpError, OSError, RuntimeError, AssertionError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"corpus: {builder.data_path}, {part}: cannot be read ({said}); prepare the data set again"
-        ) from error
+        message = " ".join(str(error).split())[:200]
+        advice = "prepare the data set again"
+        raise InputError(f"corpus: {builder.data_path}, {records}: cannot be read ({message}); {advice}") from error

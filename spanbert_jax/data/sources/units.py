@@ -1,72 +1,90 @@
-"""Units: tokens of a source that are read apart, each by one worker, alone and in order.
+"""Units: the items of work that a source is divided into. One worker reads a unit, alone and in order.
 
-How a source is cut follows from the source alone (paths, sizes, order), never from who reads it: so shards that are made unit by unit are
-the same whatever the number of workers.
+How a source is divided depends on the source alone (paths, sizes, order), never on who reads it. Shards that are
+written unit by unit are therefore the same for any number of workers.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-Document = list[str]  # its stripped, non-empty lines; at least one
+Document = list[str]  # stripped, non-empty lines; at least one
 
-MOST_UNITS = 256  # about so many in a large source: enough to keep many cores busy to the end
-SMALLEST, LARGEST = 4 << 20, 1 << 30  # bytes of a unit, as they lie on disk
+TARGET_UNITS = 256  # approximate number of units of a large source: enough to keep many cores busy until the end
+MIN_UNIT_BYTES, MAX_UNIT_BYTES = 4 << 20, 1 << 30  # size on disk
 
 
 class Unit(Protocol):
-    """A part of a source. Units are frozen dataclasses: equal by content, and they go through pickle."""
+    """A unit of a source. Units are frozen dataclasses: they compare by content and can be pickled."""
 
     @property
     def name(self) -> str:
-        """What is read, for a person: "novels/emma.txt bytes 0-4194304"."""
+        """A readable name of what is read: "novels/emma.txt bytes 0-4194304"."""
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) over all that decides what is read, as far as it can be told without reading: it changes when a file does."""
+        """Hexadecimal SHA-256 of what decides the text and is known without reading; it changes when a file changes."""
 
     @property
     def size(self) -> int:
-        """About how many bytes are read (packed ones, of an archive)."""
+        """Approximate number of bytes read (compressed bytes of a compressed file)."""
 
     @property
     def held_out(self) -> bool | None:
-        """Whether its documents are validation text, in a source that has its own such part; None in one that has not."""
+        """Whether the documents belong to the split "valid", for a source with splits of its own; else None."""
 
     def documents(self) -> Iterator[Document]:
-        """The documents, in their order in the source; memory is bounded by the largest. Raises InputError where one cannot be read."""
+        """Yields the documents in the order of the source; the largest document bounds the memory.
+
+        Raises:
+          InputError: a document cannot be read.
+        """
+
+
+class _Sized(Protocol):
+    @property
+    def size(self) -> int: ...
+
+
+SizedT = TypeVar("SizedT", bound=_Sized)
 
 
 def unit_size(total: int) -> int:
-    """Bytes that a unit of a source of `total` bytes should have."""
-    return min(max(total // MOST_UNITS, SMALLEST), LARGEST)
+    """Returns the target size of a unit, in bytes, for a source of `total` bytes."""
+    return min(max(total // TARGET_UNITS, MIN_UNIT_BYTES), MAX_UNIT_BYTES)
 
 
-def cut(length: int, parts: int) -> list[tuple[int, int]]:
-    """(begin, end) of `parts` even ranges of `length` steps, none of them empty: fewer where there are fewer steps."""
-    parts = max(min(parts, length), 1)
-    edges = [length * i // parts for i in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+def even_ranges(length: int, count: int) -> list[tuple[int, int]]:
+    """Returns (begin, end) of `count` even, non-empty ranges that cover 0..length; at most `length` of them."""
+    count = max(min(count, length), 1)
+    edges = [length * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(edges))
 
 
-def pack(spans: Iterable, target: int) -> Iterator[tuple]:
-    """Runs of neighbouring spans whose .size adds up to at most `target`; a larger span stands alone."""
-    run, size = [], 0
-    for span in spans:
-        if run and size + span.size > target:
-            yield tuple(run)
-            run, size = [], 0
-        run.append(span)
-        size += span.size
-    if run:
-        yield tuple(run)
+def group(items: Iterable[SizedT], target: int) -> Iterator[tuple[SizedT, ...]]:
+    """Yields groups of neighbouring items whose sizes sum to at most `target`; a larger item forms its own group."""
+    members: list[SizedT] = []
+    size = 0
+    for item in items:
+        if members and size + item.size > target:
+            yield tuple(members)
+            members, size = [], 0
+        members.append(item)
+        size += item.size
+    if members:
+        yield tuple(members)
 
 
-def digest(unit) -> str:
-    """sha256 (hex) of a dataclass's fields."""
+def digest(unit: object) -> str:
+    """Returns the hexadecimal SHA-256 of a dataclass's name and fields, as `repr` writes them.
+
+    Renaming a class or field of a unit changes its fingerprint: a preparation begun before that cannot be continued.
+    """
     return hashlib.sha256(repr(unit).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def text_lines(text: str) -> Document:
-    """Stripped, non-empty lines of a text that is a whole document; [] of a blank one."""
-    return [line for part in text.split("\n") if (line := part.strip())]
+def document_lines(text: str) -> Document:
+    """Returns the stripped, non-empty lines of a text that is one document; [] for a blank text."""
+    stripped = (line.strip() for line in text.split("\n"))
+    return [line for line in stripped if line]

@@ -1,10 +1,10 @@
-"""Settings of a preparation for tests, and shorthands."""
+"""Settings of preparations in tests, and shorthands."""
 
 import hashlib
 from pathlib import Path
 
 from spanbert_jax.data.preparation.prepare import prepare
-from spanbert_jax.data.preparation.settings import Means, Settings
+from spanbert_jax.data.preparation.settings import ExecutionOptions, Settings
 
 PLAIN = dict(
     documents="blank",
@@ -25,22 +25,17 @@ PLAIN = dict(
     spacy_model="",
     seq_len=64,
 )
-FLAGS = [
-    f"--{key}={value}" for key, value in PLAIN.items() if key not in ("tags", "spacy_model")
-]  # the same for scripts/prepare_data.py
+# The same settings as flags of scripts/prepare_data.py.
+FLAGS = [f"--{key}={value}" for key, value in PLAIN.items() if key not in ("tags", "spacy_model")]
 
 
-def made(source, folder, workers=1, runner="", beam_options=(), watch=lambda steps, what, number: steps, **changes):
-    """A store made of the files that `source` names."""
-    return prepare(
-        Settings(**PLAIN | {"input": str(source)} | changes), Path(folder), Means(workers, runner, beam_options), watch
-    )
+def prepared(source, folder, workers=1, runner="", watch=lambda items, description, number: items, **changes):
+    """The store made of the files that `source` names; `changes` override settings."""
+    settings = Settings(**PLAIN | {"input": str(source)} | changes)
+    return prepare(settings, Path(folder), ExecutionOptions(workers, runner, beam_options=()), watch)
 
 
-def content(folder) -> dict[str, str]:
-    """Relative path -> sha256 of all files in a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
-    }
+def digests(folder) -> dict[str, str]:
+    """Relative path -> SHA-256 of each file in a folder."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

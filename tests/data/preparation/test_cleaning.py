@@ -1,4 +1,4 @@
-"""Cleaning changes what it is asked to and nothing else."""
+"""Cleaning changes what the settings say and nothing else."""
 
 import dataclasses
 import unicodedata
@@ -17,29 +17,26 @@ DOCUMENT = [
 ]
 
 
+def cleaner(**changes):
+    return make_cleaner(dataclasses.replace(SETTINGS, **changes))
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFKC"])
 def test_unicode_normalisation(form):
-    cleaned = make_cleaner(dataclasses.replace(SETTINGS, unicode=form))(DOCUMENT)
+    cleaned = cleaner(unicode=form)(DOCUMENT)
     assert cleaned == [unicodedata.normalize(form, line).strip() for line in DOCUMENT]
     assert cleaned != DOCUMENT and cleaned[2] == "a  b"
-    assert (
-        make_cleaner(dataclasses.replace(SETTINGS, unicode="NFKC"))(["\N{IDEOGRAPHIC SPACE}\N{HANGUL FILLER}", "x"])[-1]
-        == "x"
-    )
+    assert cleaner(unicode="NFKC")(["\N{IDEOGRAPHIC SPACE}\N{HANGUL FILLER}", "x"])[-1] == "x"
 
 
-def test_nothing_is_the_default():
+def test_nothing_is_changed_without_settings():
     assert make_cleaner(SETTINGS)(DOCUMENT) is DOCUMENT
 
 
 def test_sentences():
     pytest.importorskip("sentencex", reason="needs the extra prepare")
-    clean = make_cleaner(dataclasses.replace(SETTINGS, sentences="en", unicode="NFKC"))
-    assert clean(["Mr. Smith sat. The cat\N{NO-BREAK SPACE}sat.", "It is late"]) == [
-        "Mr. Smith sat.",
-        "The cat sat.",
-        "It is late",
-    ]
+    lines = ["Mr. Smith sat. The cat\N{NO-BREAK SPACE}sat.", "It is late"]
+    assert cleaner(sentences="en", unicode="NFKC")(lines) == ["Mr. Smith sat.", "The cat sat.", "It is late"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +55,7 @@ def test_words_are_counted_in_every_script(document, words):
     assert has_words(document, words) and not has_words(document, words + 1)
 
 
-def test_short_documents_are_left_out():
+def test_short_documents_are_dropped():
     class Unit:
         def documents(self):
             yield from (["a b c"], ["a b"], ["", "a"])
@@ -66,11 +63,13 @@ def test_short_documents_are_left_out():
     assert list(cleaned_documents(Unit(), lambda document: document, 3)) == [["a b c"], None, None]
 
 
-def test_held_out_share_and_growth():
+def test_share_of_held_out_documents_and_its_growth():
     documents = [[f"document {number}"] for number in range(4000)]
-    small, large = (
-        {number for number, document in enumerate(documents) if is_held_out(document, share)} for share in (0.1, 0.2)
-    )
+
+    def held_out(share):
+        return {number for number, document in enumerate(documents) if is_held_out(document, share)}
+
+    small, large = held_out(0.1), held_out(0.2)
     assert small < large
     assert abs(len(small) - 400) < 4 * 19 and abs(len(large) - 800) < 4 * 25.3  # four standard deviations
-    assert not any(is_held_out(document, 0.0) for document in documents)
+    assert not held_out(0.0)

@@ -1,6 +1,10 @@
-"""A prepared store holds what its source says, in the same bytes whoever made it; mistakes are told in one line and leave nothing."""
+"""A store contains its source, in the same bytes for any execution; errors are reported in one line and leave no
+files.
+"""
 
+import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from spanbert_jax.data.sources import units as units_module
 from spanbert_jax.data.store import SPLITS
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
-from tests.data.preparation.settings_for_tests import content, made
+from tests.data.preparation.settings_for_tests import digests, prepared
 
 TOKENIZER = load_tokenizer("tiny", "auto")
 
@@ -20,9 +24,11 @@ TOKENIZER = load_tokenizer("tiny", "auto")
 def random_documents(seed: int, count: int) -> list[list[str]]:
     draw = np.random.default_rng(seed)
     words = ["the", "Cats", "sat", "on", "mats", ".", "\N{SNOWMAN}", "cafe\N{COMBINING ACUTE ACCENT}"]
-    return [
-        [" ".join(draw.choice(words, draw.integers(1, 40))) for _ in range(draw.integers(1, 5))] for _ in range(count)
-    ]
+
+    def sentence():
+        return " ".join(draw.choice(words, draw.integers(1, 40)))
+
+    return [[sentence() for _ in range(draw.integers(1, 5))] for _ in range(count)]
 
 
 def write(path, documents):
@@ -31,8 +37,8 @@ def write(path, documents):
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """Six files with sixty documents, of which some stand twice; a unit is some 1500 bytes."""
-    monkeypatch.setattr(units_module, "SMALLEST", 1500)
+    """Sixty documents in six files, with two exact duplicates; units have about 1500 bytes."""
+    monkeypatch.setattr(units_module, "MIN_UNIT_BYTES", 1500)
     documents = random_documents(0, 60)
     documents[31], documents[45] = documents[3], documents[44]
     (tmp_path / "text").mkdir()
@@ -42,20 +48,18 @@ def files(tmp_path, monkeypatch):
 
 
 def ids_of(split) -> list[list[list[int]]]:
-    sentences, documents = split.sentence_offsets(), split.document_offsets()
-    read = [
-        split.read(int(start), int(end - start)).tolist()
-        for start, end in zip(sentences[:-1], sentences[1:], strict=True)
-    ]
-    return [read[low:high] for low, high in zip(documents[:-1], documents[1:], strict=True)]
+    """Token ids of each sentence of each document."""
+    sentence_ranges = itertools.pairwise(split.sentence_offsets().tolist())
+    sentences = [split.read(start, end - start).tolist() for start, end in sentence_ranges]
+    return [sentences[start:end] for start, end in itertools.pairwise(split.document_offsets())]
 
 
-def test_everything_is_there_in_order(files, tmp_path):
-    store = made(tmp_path / "text" / "*.txt", tmp_path / "store")
+def test_all_documents_are_stored_in_order(files, tmp_path):
+    store = prepared(tmp_path / "text" / "*.txt", tmp_path / "store")
     for split in SPLITS:
-        chosen = [document for document in files if is_held_out(document, 0.2) == (split == "valid")]
-        assert chosen
-        assert ids_of(store.split(split)) == [TOKENIZER.encode(document) for document in chosen]
+        expected = [document for document in files if is_held_out(document, 0.2) == (split == "valid")]
+        assert expected
+        assert ids_of(store.split(split)) == [TOKENIZER.encode(document) for document in expected]
     assert len(store.index["splits"]["train"]["shards"]) > 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "text"]
 
@@ -63,126 +67,122 @@ def test_everything_is_there_in_order(files, tmp_path):
 CLEANED = dict(dedup="near", unicode="NFC", min_words=3)
 
 
-@pytest.mark.parametrize("means", [dict(workers=3), dict(runner="DirectRunner")], ids=str)
-def test_same_bytes_whoever_makes_it(means, files, tmp_path):
-    if "runner" in means:
+@pytest.mark.parametrize("execution", [dict(workers=3), dict(runner="DirectRunner")], ids=str)
+def test_bytes_do_not_depend_on_the_execution(execution, files, tmp_path):
+    if "runner" in execution:
         pytest.importorskip("apache_beam", reason="needs the extra beam")
     pytest.importorskip("rensa", reason="needs the extra prepare")
     source = tmp_path / "text" / "*.txt"
-    made(source, tmp_path / "one", **CLEANED)
-    made(source, tmp_path / "other", **CLEANED, **means)
-    assert content(tmp_path / "one") == content(tmp_path / "other")
+    prepared(source, tmp_path / "first", **CLEANED)
+    prepared(source, tmp_path / "second", **CLEANED, **execution)
+    assert digests(tmp_path / "first") == digests(tmp_path / "second")
 
 
-def test_equal_documents_stay_once_and_first(files, tmp_path):
+def test_the_first_of_exact_duplicates_is_kept(files, tmp_path):
     source = tmp_path / "text" / "*.txt"
-    store = made(source, tmp_path / "store", dedup="exact", valid_fraction=0.0)
+    store = prepared(source, tmp_path / "store", dedup="exact", valid_fraction=0.0)
     expected = [document for number, document in enumerate(files) if number not in (31, 45)]
     assert ids_of(store.split("train")) == [TOKENIZER.encode(document) for document in expected]
 
 
-def test_held_out_documents_stay_so_when_the_corpus_grows(files, tmp_path):
-    small = ids_of(made(tmp_path / "text" / "[0-2].txt", tmp_path / "small").split("valid"))
-    large = ids_of(made(tmp_path / "text" / "*.txt", tmp_path / "large").split("valid"))
+def test_held_out_documents_stay_held_out_when_the_corpus_grows(files, tmp_path):
+    small = ids_of(prepared(tmp_path / "text" / "[0-2].txt", tmp_path / "small").split("valid"))
+    large = ids_of(prepared(tmp_path / "text" / "*.txt", tmp_path / "large").split("valid"))
     assert small and large[: len(small)] == small
 
 
-def test_vocabulary_of_the_training_text(files, tmp_path, monkeypatch):
-    known, secret = (
-        next(word for word in (f"{letter}{number}" for number in range(100)) if is_held_out([word], 0.2) == held_out)
-        for letter, held_out in (("Ж", False), ("Щ", True))
-    )
-    (tmp_path / "text" / "6.txt").write_text(f"{known}\n\n{secret}\n", encoding="utf-8")
-    store = made(tmp_path / "text" / "*.txt", tmp_path / "store", train_vocab=150)
+def test_vocabulary_is_trained_on_the_training_split(files, tmp_path, monkeypatch):
+    def word(letter, held_out):
+        words = (f"{letter}{number}" for number in range(100))
+        return next(word for word in words if is_held_out([word], 0.2) == held_out)
+
+    text = f"{word('Ж', held_out=False)}\n\n{word('Щ', held_out=True)}\n"
+    (tmp_path / "text" / "6.txt").write_text(text, encoding="utf-8")
+    store = prepared(tmp_path / "text" / "*.txt", tmp_path / "store", train_vocab=150)
     tokenizer = store.tokenizer()
     assert "Cats" in tokenizer.tokens and "Ж" in tokenizer.tokens and "Щ" not in tokenizer.tokens
     assert tokenizer.vocab_size <= 150
-    made(tmp_path / "text" / "*.txt", tmp_path / "again", train_vocab=150)
-    assert content(tmp_path / "store") == content(tmp_path / "again")
+    prepared(tmp_path / "text" / "*.txt", tmp_path / "again", train_vocab=150)
+    assert digests(tmp_path / "store") == digests(tmp_path / "again")
     monkeypatch.setattr(prepare_module, "VOCABULARY_CHARACTERS", 100)  # the first document of each unit
-    assert "Ж" not in made(tmp_path / "text" / "*.txt", tmp_path / "less", train_vocab=150).tokenizer().tokens
+    assert "Ж" not in prepared(tmp_path / "text" / "*.txt", tmp_path / "less", train_vocab=150).tokenizer().tokens
 
 
-def test_goes_on_where_it_was_stopped(files, tmp_path):
-    source, done = tmp_path / "text" / "*.txt", []
+def test_an_interrupted_preparation_is_continued(files, tmp_path):
+    source = tmp_path / "text" / "*.txt"
 
-    def stop(steps, what, number):
-        for step in steps:
-            yield step
-            if what == "tokenising":
-                done.append(what)
-            if len(done) == 3:
+    def interrupt(items, description, number):
+        for count, item in enumerate(items, 1):
+            yield item
+            if description == "tokenising" and count == 3:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made(source, tmp_path / "store", watch=stop, dedup="exact")
+        prepared(source, tmp_path / "store", watch=interrupt, dedup="exact")
     assert not (tmp_path / "store").exists()
     units = tmp_path / "store.partial" / "units"
     finished = {path: path.stat().st_mtime_ns for path in units.iterdir()}
     assert finished
-    with pytest.raises(
-        InputError, match="store.partial: begun otherwise.*unicode 'none', now 'NFC'.*remove that folder"
-    ):
-        made(source, tmp_path / "store", dedup="exact", unicode="NFC")
-    seen = {}
+    message = "store.partial: begun with another configuration.*unicode was 'none', now 'NFC'.*remove that folder"
+    with pytest.raises(InputError, match=message):
+        prepared(source, tmp_path / "store", dedup="exact", unicode="NFC")
+    finished_at_last = {}
 
-    def look(steps, what, number):
-        yield from steps
-        if what == "tokenising":
-            seen.update({path: path.stat().st_mtime_ns for path in units.iterdir()})
+    def note_finished(items, description, number):
+        yield from items
+        if description == "tokenising":
+            finished_at_last.update({path: path.stat().st_mtime_ns for path in units.iterdir()})
 
-    made(source, tmp_path / "store", watch=look, dedup="exact")
-    assert finished.items() <= seen.items()  # nothing was done twice
-    made(source, tmp_path / "whole", dedup="exact")
-    assert content(tmp_path / "store") == content(tmp_path / "whole")
+    prepared(source, tmp_path / "store", watch=note_finished, dedup="exact")
+    assert finished.items() <= finished_at_last.items()  # no work was repeated
+    prepared(source, tmp_path / "whole", dedup="exact")
+    assert digests(tmp_path / "store") == digests(tmp_path / "whole")
     assert not (tmp_path / "store.partial").exists()
 
 
-def test_changed_input_is_told(files, tmp_path):
-    def stop(steps, what, number):
-        yield next(steps)
+def test_changed_input_is_refused(files, tmp_path):
+    def interrupt(items, description, number):
+        yield next(items)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "text" / "*.txt", tmp_path / "store", watch=stop)
+        prepared(tmp_path / "text" / "*.txt", tmp_path / "store", watch=interrupt)
     (tmp_path / "text" / "5.txt").write_text("other\n")
     with pytest.raises(InputError, match=r"the input has changed \(.*txt.*remove that folder"):
-        made(tmp_path / "text" / "*.txt", tmp_path / "store")
+        prepared(tmp_path / "text" / "*.txt", tmp_path / "store")
 
 
-def test_one_run_at_a_time(files, tmp_path):
-    def again(steps, what, number):
+def test_one_preparation_at_a_time(files, tmp_path):
+    def prepare_again(items, description, number):
         with pytest.raises(InputError, match="in use by another run"):
-            made(tmp_path / "text" / "*.txt", tmp_path / "store")
-        return steps
+            prepared(tmp_path / "text" / "*.txt", tmp_path / "store")
+        return items
 
-    made(tmp_path / "text" / "*.txt", tmp_path / "store", watch=again)
+    prepared(tmp_path / "text" / "*.txt", tmp_path / "store", watch=prepare_again)
 
 
-def test_a_worker_that_dies_is_told(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers_module, "begin", die)
+def test_a_worker_that_dies_is_reported(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers_module, "start_worker", die)
     with pytest.raises(InputError, match="a worker was killed"):
-        made(tmp_path / "text" / "*.txt", tmp_path / "store", workers=2)
+        prepared(tmp_path / "text" / "*.txt", tmp_path / "store", workers=2)
 
 
 def die(function):
-    import os
-
     os._exit(9)
 
 
-@pytest.mark.parametrize("means", [dict(workers=1), dict(workers=2), dict(runner="DirectRunner")], ids=str)
-def test_a_mistake_of_the_text_leaves_nothing(means, files, tmp_path):
-    if "runner" in means:
+@pytest.mark.parametrize("execution", [dict(workers=1), dict(workers=2), dict(runner="DirectRunner")], ids=str)
+def test_an_error_in_the_text_leaves_no_files(execution, files, tmp_path):
+    if "runner" in execution:
         pytest.importorskip("apache_beam", reason="needs the extra beam")
     (tmp_path / "text" / "0.txt").write_bytes(b"the cat\nthe caf\xe9\n" * 2)
     with pytest.raises(InputError, match=r"^corpus: [^ ]*0\.txt, line 2, byte 15: 0xe9 [^\n]*$"):
-        made(tmp_path / "text" / "0.txt", tmp_path / "a" / "store", **means)
+        prepared(tmp_path / "text" / "0.txt", tmp_path / "a" / "store", **execution)
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         (dict(input="absent*.txt"), "no file matches"),
         (dict(vocab="absent.txt"), "vocabulary absent.txt"),
@@ -194,29 +194,32 @@ def test_a_mistake_of_the_text_leaves_nothing(means, files, tmp_path):
         (dict(near_threshold=0.0), "near_threshold"),
         (dict(min_words=-1), "-1"),
         (dict(workers=-1), "-1"),
-        (dict(min_words=1000), "60 were left out, fell into the train split.*min_words"),
+        (dict(min_words=1000), "60 were dropped.*the split 'train'.*min_words"),
         (dict(sentences="klingon"), "klingon"),
         (dict(tags=("nouns",)), "nouns"),
         (dict(seq_len=2), "seq_len"),
     ],
 )
-def test_mistakes_leave_nothing(changes, said, files, tmp_path, monkeypatch):
+def test_errors_in_settings_leave_no_files(changes, message, files, tmp_path):
     arguments = {"source": tmp_path / "text" / "*.txt"} | changes
     if "input" in arguments:
         arguments["source"] = tmp_path / arguments.pop("input")
-    with pytest.raises(InputError, match=said) as error:
-        made(folder=tmp_path / "a" / "b" / "store", **arguments)
+    with pytest.raises(InputError, match=message) as error:
+        prepared(folder=tmp_path / "a" / "b" / "store", **arguments)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "a" / "b" / "store").exists()
+    after_tokenising = "documents" in message or "dropped" in message  # what is finished is kept for another try
+    assert (tmp_path / "a").exists() == after_tokenising
 
 
-def test_never_replaces_what_is_there(files, tmp_path):
+def test_an_existing_folder_is_not_replaced(files, tmp_path):
     source = tmp_path / "text" / "*.txt"
-    made(source, tmp_path / "store")
-    before = content(tmp_path / "store")
+    prepared(source, tmp_path / "store")
+    before = digests(tmp_path / "store")
     with pytest.raises(InputError, match="already"):
-        made(source, tmp_path / "store", watch=lambda *_: pytest.fail("it was read"))
-    assert content(tmp_path / "store") == before
+        prepared(source, tmp_path / "store", watch=lambda *_: pytest.fail("text was read"))
+    assert digests(tmp_path / "store") == before
     (tmp_path / "empty").mkdir()
-    made(source, tmp_path / "empty")
-    assert content(tmp_path / "empty") == before
+    prepared(source, tmp_path / "empty")  # an empty folder is
+    assert digests(tmp_path / "empty") == before
     assert json.loads((tmp_path / "store" / "report.json").read_text())["documents_read"] == 60

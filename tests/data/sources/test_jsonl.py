@@ -1,11 +1,11 @@
-"""JSON Lines: records, cuts and refusals."""
+"""JSON Lines: records, ranges and errors."""
 
 import gzip
 import json
 
 import pytest
 
-from spanbert_jax.data.sources import jsonl
+from spanbert_jax.data.sources.jsonl import documents
 from spanbert_jax.errors import InputError
 
 RECORDS = [
@@ -15,58 +15,54 @@ RECORDS = [
     {"id": 2, "text": "四\r\nFive"},
     {"text": "Six"},
 ]
-WANTED = [["One.", "Two é."], ["四", "Five"], ["Six"]]
+DOCUMENTS = [["One.", "Two é."], ["四", "Five"], ["Six"]]
 
 
 def write(path, text):
-    data = text.encode() if isinstance(text, str) else text
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return str(path)
 
 
 def read(path, begin=0, end=None, field="text"):
-    return list(jsonl.documents(path, begin, end, field))
+    return list(documents(path, begin, end, field))
 
 
-def refusal(path, begin=0, field="text"):
+def error_message(path, begin=0):
     with pytest.raises(InputError) as error:
-        read(path, begin, None, field)
+        read(path, begin)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
-@pytest.mark.parametrize("first", ["", "\ufeff", "\n\n"])
-def test_every_record_has_one_reader_wherever_the_file_is_cut(first, end, tmp_path):
-    text = first + end.join(json.dumps(record, ensure_ascii=False) for record in RECORDS)
-    for last in ("", end):
-        path = write(tmp_path / "a.jsonl", text + last)
-        size = len((text + last).encode())
-        assert read(path) == WANTED
-        for at in range(1, size):
-            assert read(path, 0, at) + read(path, at, size) == WANTED
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n\n"])
+def test_each_record_is_in_one_range(start, separator, tmp_path):
+    text = start + separator.join(json.dumps(record, ensure_ascii=False) for record in RECORDS)
+    for end in ("", separator):
+        path = write(tmp_path / "a.jsonl", text + end)
+        size = len((text + end).encode())
+        assert read(path) == DOCUMENTS
+        for edge in range(1, size):
+            assert read(path, 0, edge) + read(path, edge, size) == DOCUMENTS
         for step in (1, 2, 3, 7, 20):
-            assert [
-                document for begin in range(0, size, step) for document in read(path, begin, begin + step)
-            ] == WANTED
+            ranges = [(begin, begin + step) for begin in range(0, size, step)]
+            assert [document for begin, end in ranges for document in read(path, begin, end)] == DOCUMENTS
 
 
-def test_packed(tmp_path):
-    path = write(tmp_path / "a.jsonl.gz", "\n".join(map(json.dumps, RECORDS)))
-    assert read(path) == WANTED
-    assert jsonl.steps(path, 1000) == 1
+def test_compressed(tmp_path):
+    assert read(write(tmp_path / "a.jsonl.gz", "\n".join(map(json.dumps, RECORDS)))) == DOCUMENTS
 
 
 def test_field_by_name(tmp_path):
     assert read(write(tmp_path / "a.jsonl", '{"body": "b", "text": "t"}'), field="body") == [["b"]]
 
 
-def test_half_a_character_is_replaced(tmp_path):
+def test_lone_surrogates_are_replaced(tmp_path):
     assert read(write(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ud83d\\ude00"}')) == [["a ? b \U0001f600"]]
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ('{"body": "x", "id": 3}', "line 3: no field 'text' (it has 'body', 'id')"),
         ("{}", "line 3: no field 'text' (it has none at all)"),
@@ -77,7 +73,7 @@ def test_half_a_character_is_replaced(tmp_path):
         ('{"text": ' + "[" * 100_000, "line 3: not JSON"),
     ],
 )
-def test_refuses_what_is_no_record_with_its_line(line, said, tmp_path):
+def test_invalid_records_are_refused_with_their_line(line, message, tmp_path):
     path = write(tmp_path / "bad.jsonl", f'{{"text": "fine"}}\n\n{line}\n')
-    assert f"bad.jsonl, {said}" in refusal(path)
-    assert f"bad.jsonl, {said}" in refusal(path, begin=5)
+    assert f"bad.jsonl, {message}" in error_message(path)
+    assert f"bad.jsonl, {message}" in error_message(path, begin=5)

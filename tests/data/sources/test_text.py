@@ -1,71 +1,86 @@
-"""Plain text: what parts documents, and that each has one reader however the file is cut."""
+"""Plain text: where documents end, and that each belongs to one range however the file is divided."""
 
+import itertools
 import random
 
 import pytest
 
-from spanbert_jax.data.sources import text
+from spanbert_jax.data.sources.text import document_per_file, documents_between_blank_lines, documents_per_line
 
-WANTED = [["One.", "Two é."], ["Three"], ["Four 四", "Five"], ["Six"]]
-WRITTEN = {
+DOCUMENTS = [["One.", "Two é."], ["Three"], ["Four 四", "Five"], ["Six"]]
+TEXTS = {
     "unix": "One.\nTwo é.\n\nThree\n\nFour 四\nFive\n\nSix\n",
     "no final newline": "One.\nTwo é.\n\nThree\n\nFour 四\nFive\n\nSix",
     "CRLF": "One.\r\nTwo é.\r\n\r\nThree\r\n\r\nFour 四\r\nFive\r\n\r\nSix\r\n",
     "byte order mark": "\ufeffOne.\nTwo é.\n\nThree\n\nFour 四\nFive\n\nSix",
-    "blank lines before, between and after": "\n \n One. \nTwo é.\n\t\n\n\nThree\n\u3000\n\n\nFour 四\nFive\n\n\xa0\n\n\nSix\n\n\n",
+    "many blank lines": "\n \n One. \nTwo é.\n\t\n\n\nThree\n\u3000\n\n\nFour 四\nFive\n\n\xa0\n\n\nSix\n\n\n",
     "byte order mark and blank line": "\ufeff\n\nOne.\nTwo é.\n\nThree\n\nFour 四\nFive\n\nSix",
 }
+LINES = "\ufeffOne é.\r\n\n  Two \n\n\nThree\nFour"
+DOCUMENTS_OF_LINES = [["One é."], ["Two"], ["Three"], ["Four"]]
 
 
-def read(path, edges):
+def read(path, edges, documents=documents_between_blank_lines):
     """Documents of the ranges between neighbouring edges, in order."""
-    return [
-        document
-        for begin, end in zip(edges[:-1], edges[1:], strict=True)
-        for document in text.documents(str(path), begin, end, "")
-    ]
+    ranges = itertools.pairwise(edges)
+    return [document for begin, end in ranges for document in documents(str(path), begin, end, "")]
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_every_document_has_one_reader_wherever_the_file_is_cut(name, tmp_path):
+def read_whole(path):
+    return list(documents_between_blank_lines(str(path), 0, None, ""))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_document_is_in_one_range(name, tmp_path):
     path = tmp_path / "a.txt"
-    path.write_bytes(WRITTEN[name].encode())
+    path.write_bytes(TEXTS[name].encode())
     size = path.stat().st_size
-    assert list(text.documents(str(path), 0, None, "")) == WANTED
+    assert read_whole(path) == DOCUMENTS
     for step in range(1, size + 1):
-        assert read(path, [*range(0, size, step), size]) == WANTED
-    for at in range(1, size):
-        assert read(path, [0, at, size]) == WANTED
+        assert read(path, [*range(0, size, step), size]) == DOCUMENTS
+    for edge in range(1, size):
+        assert read(path, [0, edge, size]) == DOCUMENTS
 
 
-def test_random_texts_and_cuts(tmp_path):
+def test_random_texts_in_random_ranges(tmp_path):
     draw = random.Random(1)
     path = tmp_path / "a.txt"
     for _ in range(200):
-        parts = draw.choices(["a", "bb é", " ", "\n", "\n", "\r\n", "\n\n"], k=draw.randrange(1, 60))
-        path.write_text("".join(parts), newline="")
+        strings = draw.choices(["a", "bb é", " ", "\n", "\n", "\r\n", "\n\n"], k=draw.randrange(1, 60))
+        path.write_text("".join(strings), newline="")
         size = path.stat().st_size
         edges = sorted({0, size, *(draw.randrange(size) for _ in range(draw.randrange(6)))})
-        assert read(path, edges) == list(text.documents(str(path), 0, None, ""))
+        assert read(path, edges) == read_whole(path)
 
 
-def test_a_range_owns_what_begins_in_it(tmp_path):
+def test_a_range_owns_the_documents_that_begin_in_it(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("first\n\n" + "long\n" * 100 + "\nlast\n")
-    assert [document[0] for document in text.documents(str(path), 0, 50, "")] == ["first", "long"]
-    assert list(text.documents(str(path), 50, 100, "")) == []  # in the middle of a document
-    assert list(text.documents(str(path), 100, None, "")) == [["last"]]
+    assert [document[0] for document in read(path, [0, 50])] == ["first", "long"]
+    assert read(path, [50, 100]) == []  # within a document
+    assert read(path, [100, None]) == [["last"]]
 
 
 def test_reading_is_lazy(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\n\ntwo\n\n\xff")
-    reader = text.documents(str(path), 0, None, "")
+    reader = documents_between_blank_lines(str(path), 0, None, "")
     assert [next(reader), next(reader)] == [["one"], ["two"]]
     with pytest.raises(ValueError, match="line 5"):
         next(reader)
 
 
-def test_packed_files_are_not_cut():
-    assert text.steps("a.txt", 1000) == 1000
-    assert text.steps("a.txt.gz", 1000) == 1
+def test_each_line_is_in_one_range(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(LINES.encode())
+    size = path.stat().st_size
+    for step in range(1, size + 1):
+        assert read(path, [*range(0, size, step), size], documents_per_line) == DOCUMENTS_OF_LINES
+
+
+def test_a_file_is_one_document_with_its_paragraphs_unwrapped(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\none\n  two\nthree\n\n\nfour\n")
+    assert read(path, [0, None], document_per_file) == [["one two three", "four"]]
+    path.write_text("\n \n")
+    assert read(path, [0, None], document_per_file) == []

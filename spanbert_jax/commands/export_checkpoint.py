@@ -1,0 +1,32 @@
+"""Exports the weights of a run for other libraries.
+
+Formats:
+  huggingface  a folder for AutoModel, AutoModelForMaskedLM and AutoTokenizer of transformers; the SBO head is in a file
+               of its own
+  original     model.safetensors with the names of the original SpanBERT's state dict, including both heads
+  stablehlo    the encoder and the MLM head as one program for cpu, cuda and tpu, for any batch size and length, that
+               runs with nothing but jax and safetensors
+"""
+
+import argparse
+from pathlib import Path
+
+from spanbert_jax import cli
+
+
+def main() -> int:
+    """Runs the command on sys.argv; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of a pretraining run")
+    parser.add_argument("--output", required=True, type=Path, help="new folder to write to")
+    formats = ("huggingface", "original", "stablehlo")
+    parser.add_argument("--format", choices=formats, default=formats[0], help="default: %(default)s")
+    parser.add_argument("--step", type=int, help="step of the checkpoint; default: the newest one")
+    flags = cli.parse(parser)
+    from spanbert_jax.training.export import export_run  # slow import, so after the flags are checked
+
+    step, left_out = export_run(flags.workdir, flags.output, flags.format, flags.step)
+    print(f"exported step {step:,} of {flags.workdir} to {flags.output} in the {flags.format} format")
+    if left_out:
+        print(f"left out, since the format has no place for them: the heads {', '.join(left_out)}")
+    return 0

@@ -1,0 +1,36 @@
+"""Makes a tokenised store of text: python scripts/prepare_data.py --input='text/*.jsonl.gz' --output=DIR [--vocab=...]
+
+Then pretrain on it with --config.data.store=DIR. To continue after an interruption, give the same command again.
+"""
+
+import argparse
+import time
+
+from spanbert_jax import cli
+from spanbert_jax.configs import base
+from spanbert_jax.data.preparation.flags import add_flags, pretrain_advice, read_flags
+
+
+def main() -> None:
+    """Runs the command on sys.argv."""
+    config = base.get_config()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, metavar="DIR", help="the store: a folder that does not exist yet")
+    add_flags(parser, config)
+    flags = cli.parse(parser)
+    settings, execution = read_flags(flags)
+    from rich.console import Console  # slow imports, so after the flags are checked
+    from tqdm import tqdm
+
+    from spanbert_jax.data.preparation.prepare import prepare
+    from spanbert_jax.data.preparation.report import read_report, show_report
+
+    def watch(items, description, number):
+        return tqdm(items, desc=description, total=number, unit=" units", disable=None)
+
+    start = time.perf_counter()
+    store = prepare(settings, flags.output, execution, watch)
+    seconds = time.perf_counter() - start
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(show_report(read_report(store), flags.output))
+    console.print(f"made in {seconds:.1f} s; {pretrain_advice(settings, flags.output, config)}", markup=False)

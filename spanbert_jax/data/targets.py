@@ -1,0 +1,149 @@
+"""Targets: the batch arrays of each objective, made from masked rows.
+
+A maker is a function (masked, settings) -> {name: [T]} in TARGETS: it gives a value for each masked token, under the
+names that the objective's record lists (spanbert_jax/objectives). Names that end in "weights" become float32, others
+int32. Slot i of every objective belongs to the i-th masked token of a row; all arrays are 0 in slots without a target.
+
+An objective that needs other inputs than masked text changes the rows before they are masked, by a function
+(rows, key) -> (rows, {name: array [B, ...]}) in INPUTS.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from spanbert_jax.data import masking, random
+from spanbert_jax.data.masking import Masked
+from spanbert_jax.data.schemes import MaskingSettings
+
+Maker = Callable[[Masked, MaskingSettings], dict[str, tf.Tensor]]
+
+
+def masked_tokens(masked: Masked, settings: MaskingSettings) -> dict[str, tf.Tensor]:
+    """Makes every masked token a target, at its position."""
+    return {"mlm_positions": masked.position, "mlm_targets": masked.token, "mlm_weights": tf.ones_like(masked.token)}
+
+
+def span_boundaries(masked: Masked, settings: MaskingSettings) -> dict[str, tf.Tensor]:
+    """Makes a masked token a target of the two tokens around its merged span (docs/original.md 1.4).
+
+    There is no target if one of these would be [CLS] or [SEP], or beyond the first `max_targets` tokens of a span.
+    """
+    external = settings.boundaries == "external"
+    inside = (masked.first > masked.block_first) & (masked.last < masked.block_last)
+    offset = masked.position - masked.first
+    seen = offset < settings.max_targets
+    if external:
+        seen &= inside
+    left, right = (masked.first - 1, masked.last + 1) if external else (masked.first, masked.last)
+    values = {
+        "sbo_left": left,
+        "sbo_right": right,
+        "sbo_offset": offset,
+        "sbo_targets": masked.token,
+        "sbo_weights": tf.ones_like(masked.token),
+    }
+    return {name: tf.where(seen, value, 0) for name, value in values.items()}
+
+
+TARGETS: dict[str, Maker] = {"mlm": masked_tokens, "sbo": span_boundaries}
+ALWAYS = ("mlm",)  # objectives whose arrays are in every batch: the masked tokens themselves
+
+INPUTS: dict[str, Callable[[dict[str, tf.Tensor], random.Key], tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]]] = {}
+
+
+def enabled_targets(config) -> tuple[str, ...]:
+    """Returns the objectives of a config whose arrays are made here; "pair" blocks bring theirs with their rows."""
+    known = dict.fromkeys([*TARGETS, *INPUTS])
+    return tuple(name for name in known if name in ALWAYS or config.objectives.get(f"{name}_weight", 0))
+
+
+def mask(
+    rows: dict[str, tf.Tensor],
+    key: random.Key,
+    settings: MaskingSettings,
+    slots: int,
+    starts_word: tf.Tensor,
+    counts_upto: tf.Tensor,
+    mask_id: int,
+    targets: tuple[str, ...],
+) -> dict[str, tf.Tensor]:
+    """Masks rows and lists what to predict.
+
+    Args:
+      rows, key, settings, starts_word, counts_upto, mask_id: as for masking.mask_tokens.
+      slots: M, of masking.mask_slots.
+      targets: the objectives to make arrays for; see enabled_targets.
+
+    Returns:
+      tokens [B, L] int32 with replacements, and the arrays [B, M] of the objectives, such as mlm_positions, mlm_targets
+      int32 and mlm_weights float32; sbo_left, sbo_right (positions in the row), sbo_offset (position in the merged
+      span), sbo_targets int32 and sbo_weights float32.
+    """
+    extra: dict[str, tf.Tensor] = {}
+    for name in targets:
+        if name in INPUTS:
+            rows, arrays = INPUTS[name](rows, key)
+            extra |= arrays
+    tokens, masked = masking.mask_tokens(rows, key, settings, starts_word, counts_upto, mask_id)
+    values: dict[str, tf.Tensor] = {}
+    for name in targets:
+        if name in TARGETS:
+            values |= TARGETS[name](masked, settings)
+    columns = to_slots(tf.stack(list(values.values()), 1), masked.row, tf.shape(tokens)[0], slots)
+    arrays = {
+        name: tf.cast(column, tf.float32) if name.endswith("weights") else column
+        for name, column in zip(values, columns)
+    }
+    return {**extra, **arrays, "tokens": tokens}
+
+
+def to_slots(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor, slots: int) -> list[tf.Tensor]:
+    """Returns the columns of `values` [T, K] as K tensors [B, M], 0 in the slots that a row does not use.
+
+    Args:
+      values: sorted by their rows.
+      row: of each value, [T].
+      rows: B.
+      slots: M.
+    """
+    counts = tf.math.bincount(row, minlength=rows, maxlength=rows)  # [B]
+    slot = tf.range(tf.size(row)) - tf.gather(tf.cumsum(counts, exclusive=True), row)
+    width = values.shape[1]
+    dense = tf.scatter_nd((row * slots + slot)[:, None], values, [rows * slots, width])
+    return [tf.reshape(column, [rows, slots]) for column in tf.unstack(dense, axis=1)]
+
+
+class Masker:
+    """Masking with a fixed config, vocabulary and corpus, to be called with rows."""
+
+    def __init__(
+        self, settings: MaskingSettings, slots: int, tokenizer, token_counts: np.ndarray, targets: tuple[str, ...]
+    ):
+        """Prepares the constants.
+
+        Args:
+          settings: how to mask.
+          slots: M, of masking.mask_slots.
+          tokenizer: gives starts_word, mask_id and pad_id.
+          token_counts: int64 [V], how often each token occurs in the training split.
+          targets: the objectives to make arrays for.
+        """
+        self.settings = settings
+        self.slots = slots
+        self.targets = targets
+        self.mask_id = tokenizer.mask_id
+        self.pad_id = tokenizer.pad_id
+        self.starts_word = tf.constant(tokenizer.starts_word)  # [V]
+        self.counts_upto = tf.constant(np.cumsum(token_counts, dtype=np.int64))  # [V]
+        self._traced = tf.function(self._mask, autograph=False)  # traced once for training, evaluation and every start
+
+    def __call__(self, rows: dict[str, tf.Tensor], key: random.Key) -> dict[str, tf.Tensor]:
+        """Returns a batch from the fields of rows and their keys; see mask for what it adds."""
+        fields = {name: rows[name] for name in rows if name in masking.FIELDS}
+        return {name: rows[name] for name in rows if name not in fields} | self._traced(fields, key)
+
+    def _mask(self, rows, key):
+        constants = self.starts_word, self.counts_upto, self.mask_id
+        return mask(rows, key, self.settings, self.slots, *constants, self.targets)

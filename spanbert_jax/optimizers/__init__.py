@@ -1,0 +1,38 @@
+"""Registries of optimisers and learning-rate schedules, and the transformation that a config describes."""
+
+from collections.abc import Callable
+
+import optax
+
+from spanbert_jax.optimizers.adamw import adamw
+from spanbert_jax.optimizers.groups import group_problems, group_rates, weight_decay
+from spanbert_jax.optimizers.schedules import SCHEDULES, Rate
+
+# (config.optimizer, rate, weight decay) -> transformations from clipped gradients to what is added to the parameters.
+# Each applies decay and rate itself, since optimisers differ in where they apply them. States may have any shape.
+Optimizer = Callable[..., tuple[optax.GradientTransformation, ...]]
+
+OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw}
+
+
+def optimizer_problems(optimizer) -> list[str]:
+    """Returns what prevents building config.optimizer, one line each."""
+    registries = (("name", OPTIMIZERS), ("schedule", SCHEDULES))
+    problems = [
+        f"optimizer.{key} must be one of {', '.join(registry)}, not {optimizer[key]!r}"
+        for key, registry in registries
+        if optimizer[key] not in registry
+    ]
+    return problems + group_problems(optimizer.groups)
+
+
+def learning_rate(optimizer, total_steps: int) -> Rate:
+    """Returns the function from step n = 0, 1, ... to its learning rate, for a run of total_steps."""
+    return SCHEDULES[optimizer.schedule](optimizer, total_steps)
+
+
+def make_optimizer(optimizer, total_steps: int) -> optax.GradientTransformation:
+    """Returns clipping by global norm, the optimiser that config.optimizer names, and the rates of groups, chained."""
+    clip = [optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []
+    chosen = OPTIMIZERS[optimizer.name](optimizer, learning_rate(optimizer, total_steps), weight_decay(optimizer))
+    return optax.chain(*clip, *chosen, *group_rates(optimizer))

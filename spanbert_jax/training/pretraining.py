@@ -1,0 +1,151 @@
+"""What pretraining gives to the loop: checks of its config, the model and losses, and evaluation on held-out text."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from spanbert_jax.config import config_problems
+from spanbert_jax.data.batches import Feed, data_problems, slots_of
+from spanbert_jax.errors import InputError
+from spanbert_jax.model.encoder import model_problems
+from spanbert_jax.model.flash import platform_of
+from spanbert_jax.model.layout import Layout
+from spanbert_jax.model.spec import ModelSpec, model_spec
+from spanbert_jax.objectives import pretraining as objectives
+from spanbert_jax.objectives.mlm import MLM
+from spanbert_jax.optimizers import optimizer_problems
+from spanbert_jax.training import sharding
+from spanbert_jax.training.program import Program, build_program
+from spanbert_jax.training.step import Trainable, averages
+
+
+def all_problems(config, device) -> list[str]:
+    """Returns every problem of a config on such a device that can be found without a corpus, one line each."""
+    problems = [
+        *config_problems(config),
+        *data_problems(config),
+        *model_problems(config, platform_of(device)),
+        *objectives.objective_problems(config),
+        *optimizer_problems(config.optimizer),
+    ]
+    return list(dict.fromkeys(problems))
+
+
+def checked_mesh(config, devices, slices: int = 0) -> Mesh:
+    """Returns the mesh of a config over these devices, after every check that needs no corpus.
+
+    Args:
+      config: the whole config.
+      devices: real ones or those of a topology.
+      slices: number of slices of the devices, used if mesh.slices is 0; 0: as the devices report.
+
+    Raises:
+      InputError: lists all problems, one per line.
+    """
+    problems = all_problems(config, devices[0])
+    mesh_config = config.mesh.copy_and_resolve_references()
+    mesh_config.slices = mesh_config.slices or slices
+    mesh = None
+    try:
+        mesh = sharding.make_mesh(mesh_config, devices)
+    except InputError as error:
+        problems += str(error).splitlines()
+    if mesh is not None and config.accumulation >= 1:
+        problems += sharding.mesh_problems(config, mesh.shape)
+    if problems or mesh is None:
+        raise InputError("\n".join(problems))
+    return mesh
+
+
+def trainable(config, spec: ModelSpec, layout: Layout) -> Trainable:
+    """Returns the pretraining model of a config with its objectives."""
+    heads, trained, options = objectives.with_heads(config), objectives.trained(config), config.objectives
+    slots = slots_of(config)
+
+    def init(key, token_bias):
+        params = objectives.init_params(spec, heads, key, objectives.batch_shapes(config, slots, 1))
+        return params if token_bias is None else objectives.with_token_bias(params, token_bias)
+
+    def counts(batch):
+        return objectives.batch_counts(batch, trained, options)
+
+    def loss(params, batch, counts, seeds):
+        outputs = objectives.apply(spec, layout, heads, params, batch, seeds)
+        return objectives.loss_and_sums(outputs, batch, counts, trained, options)
+
+    def evaluate(params, batch):
+        ones = {objective.name: 1.0 for objective in trained}
+        _, sums = loss(params, batch, ones, None)
+        return {o.name: sums[o.name] | {"count": o.count(batch)} for o in trained}
+
+    return Trainable(
+        spec=spec,
+        init=init,
+        counts=counts,
+        loss=loss,
+        evaluate=evaluate,
+        batch_shapes=lambda rows: objectives.batch_shapes(config, slots, rows),
+        layouts=objectives.layouts(spec, heads),
+        flops=objectives.forward_flops(spec, heads, 1, config.seq_len, slots),
+        divisor=(lambda counts: counts[MLM.name]) if config.optimizer.divide_by_targets else None,
+    )
+
+
+def pretraining_program(config, mesh: Mesh, vocab_size: int) -> Program:
+    """Returns the program of a valid config on a mesh, of real devices or of a topology to compile for."""
+    platform = platform_of(mesh.devices.flat[0])
+    spec, layout = model_spec(config, vocab_size, platform), sharding.layout_on(mesh, interpret=platform == "cpu")
+    return build_program(config, mesh, trainable(config, spec, layout))
+
+
+class HeldOutEvaluation:
+    """Evaluates losses and accuracies on the held-out rows, whose masks are always the same; also per store."""
+
+    def __init__(self, config, program: Program, feed: Feed):
+        self.rows = config.eval.batch_size
+        self.program, self.feed = program, feed
+        counts = [rows.split.token_counts for rows in feed.valid.values()]
+        self.entropy = unigram_entropy(np.sum(counts, axis=0)) if config.eval.every else 0.0
+
+    def __call__(self, params, interrupted: Callable[[], int]) -> dict[str, float] | None:
+        """Returns metrics such as "mlm_loss", "mlm_count", "unigram_entropy", and "STORE/mlm_loss" for several stores.
+
+        Returns None as soon as `interrupted` does not return 0; it is called once per batch in all processes.
+        """
+        part = sharding.rows_here(self.program.mesh, self.rows)
+        by_store = {}
+        for name in self.feed.names:
+            totals = None
+            for batch in self.feed.held_out(name, part):
+                sums = self.program.eval_step(params, self.program.put(batch, self.rows))
+                totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+                if interrupted():
+                    return None
+            by_store[name] = jax.tree.map(lambda value: value.item(), jax.device_get(totals))
+        total = jax.tree.map(lambda *values: sum(values), *by_store.values())
+        metrics = eval_averages(total) | {"unigram_entropy": self.entropy}
+        if len(by_store) > 1:
+            for name, sums in by_store.items():
+                metrics |= {f"{name}/{key}": value for key, value in eval_averages(sums).items()}
+        return metrics
+
+
+def eval_averages(totals: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Returns {"mlm_loss", "mlm_accuracy", ..., "mlm_count", ...} from sums and counts over all batches."""
+    counts = {name: values["count"] for name, values in totals.items()}
+    keys = {name: sorted(values.keys() - {"count", "loss"}) for name, values in totals.items()}
+    sums = {name: {key: totals[name][key] for key in ("loss", *keys[name])} for name in totals}
+    divisors = {name: max(count, 1.0) for name, count in counts.items()}
+    return averages(sums, divisors) | {f"{name}_count": count for name, count in counts.items()}
+
+
+def unigram_entropy(counts: np.ndarray) -> float:
+    """Returns the entropy, in nats per token, of the token frequencies given by counts [V].
+
+    A model whose loss is below it has learned from context.
+    """
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
