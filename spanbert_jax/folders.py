@@ -25,9 +25,7 @@ def temporary_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # a folder that is not empty ends the removal: its parents are not empty either
+        with contextlib.suppress(OSError):  # at the first folder that is not empty: its parents are not empty either
             for path in made:
                 path.rmdir()
 
@@ -104,7 +102,3 @@ def replace_file(path: Path, mode: Literal["w", "wb"] = "w", unique: bool = True
 
 def _open(path: Path, mode: Literal["w", "wb"]) -> IO:
     return path.open(mode, encoding="utf-8" if mode == "w" else None)
-
-
-# old names, removed once all users moved
-made_for_now, new_folder, new_file, refuse_taken = temporary_folder, atomic_folder, atomic_file, refuse_existing

@@ -30,7 +30,7 @@ from spanbert_jax.data.shard import Shard, ShardWriter, shard_files, token_dtype
 from spanbert_jax.data.sources.paths import is_remote, open_bytes
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import new_folder
+from spanbert_jax.folders import atomic_folder
 
 FORMAT = 2
 SPLITS = ("train", "valid")
@@ -62,7 +62,7 @@ def write_store(
     Raises:
       InputError: `folder` exists and is not an empty folder, it cannot be written, or the split "train" has no text.
     """
-    with new_folder(Path(folder)) as temporary:
+    with atomic_folder(Path(folder)) as temporary:
         shards = {
             split: list(write_shards(temporary, split, tokenizer, texts, tagger, shard_documents))
             for split, texts in documents.items()
