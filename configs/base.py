@@ -116,8 +116,7 @@ KNOBS: Sections = {
         "attention_pattern": Knob("global", "positions a layer may read: an entry of PATTERNS in that file"),
         "bias": Knob(True, "whether linear maps of the encoder layers add a bias"),
         "dropout": Knob(0.1, "rate of dropout after embeddings, attention and feed-forward", fraction),
-        "attention_dropout": Knob(0.1, "rate of dropout on attention probabilities", fraction),
-        "skip_attention_dropout": Knob(False, "flash kernels have no dropout; True: leave it out, False: refuse"),
+        "attention_dropout": Knob(0.1, "rate of dropout on attention probabilities; flash kernels need 0", fraction),
         "init_std": Knob(0.02, "standard deviation of initial kernels and embeddings", positive),
         "norm_eps": Knob(1e-12, "epsilon of the normalisation", positive),
         "output_bias": Knob(

@@ -19,6 +19,8 @@ from spanbert_jax.errors import InputError
 VERSION = 2  # of config.json; a file without a version is of version 1, which release 0.1 wrote
 RENAMED_KEYS = {"optimizer.updates_per_epoch": "optimizer.steps_per_epoch"}  # version 1 -> 2
 RENAMED_VALUES: dict[tuple[str, Any], Any] = {("masking.replacement", "piece"): "token"}
+# Left out attention dropout where a flash kernel was used, which depends on the hardware: now always.
+SKIP_ATTENTION_DROPOUT = "model.skip_attention_dropout"
 
 
 def known_knobs() -> dict[str, knobs.Knob]:
@@ -165,6 +167,8 @@ def from_json(text: str) -> ConfigDict:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in flat(ConfigDict(fields))}
     if version == 1:
         values = {RENAMED_KEYS.get(key, key): RENAMED_VALUES.get((key, value), value) for key, value in values.items()}
+        if values.pop(SKIP_ATTENTION_DROPOUT, False):
+            values["model.attention_dropout"] = 0.0
     known = known_knobs()
     if unknown := [key for key in values if key not in known]:
         raise ValueError(f"it has the unknown key {unknown[0]!r}: import the module that declares it first")

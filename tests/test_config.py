@@ -215,6 +215,9 @@ def test_a_config_of_an_earlier_release_is_continued():
     assert differences(before, load_config("baselines:bert-tiny", ["optimizer.steps_per_epoch=7"])) == []
     assert differences(before, load_config("baselines:bert-tiny")) == ["optimizer.steps_per_epoch: 7 in the run, 0 now"]
     assert dict(flat(load_config(str(path)))) == dict(flat(before))
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["model"] |= {"skip_attention_dropout": True, "attention_dropout": 0.1}
+    assert from_json(json.dumps(fields)).model.attention_dropout == 0
 
 
 def test_a_config_of_a_later_release_or_with_unknown_keys_is_refused():

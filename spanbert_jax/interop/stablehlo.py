@@ -107,6 +107,7 @@ def export_program(spec, params: dict[str, np.ndarray]) -> export.Exported:
     spec = dataclasses.replace(spec, dtype=jnp.dtype("float32"), attention="xla", remat="none")
     encoder, head = Encoder(spec, ONE_DEVICE), MLM.head(spec, ONE_DEVICE)
 
+    @spec.exact_products()
     def program(params, input_ids, attention_mask, token_type_ids):
         tree = unflatten_dict(params, sep="/")
         variables = {"params": tree["encoder"]}

@@ -48,9 +48,9 @@ def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
             problems.append(f"model.attention {kernel!r} {problem}: {remedy}, or model.attention 'xla'")
 
     demand(
-        model.attention_dropout == 0 or model.skip_attention_dropout,
+        model.attention_dropout == 0,
         f"cannot drop attention probabilities, and model.attention_dropout is {model.attention_dropout}",
-        "make that 0, or model.skip_attention_dropout True to leave that dropout out",
+        "make that 0",
     )
     demand(
         model.attention_pattern == "global",

@@ -6,6 +6,7 @@ before it is cast back.
 
 import functools
 import re
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -62,20 +63,21 @@ class Linear(nn.Module):
     """A linear map, given by an einsum equation such as "BLD,DF->BLF".
 
     The kernel of `shape` is drawn from Normal(0, init_std). The bias is 0; its axes are those of the kernel that the
-    result has too.
+    result has too. The result has the type `dtype`, by default that of activations.
     """
 
     spec: ModelSpec
     equation: str
     shape: tuple[int, ...]
     bias: bool = True
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x):
-        """Returns the einsum of x and the kernel, plus the bias, in spec.dtype."""
+        """Returns the einsum of x and the kernel, plus the bias, in `dtype`."""
         _, kernel_letters, result_letters = re.split(",|->", self.equation)
         kernel = self.param("kernel", nn.initializers.normal(self.spec.init_std), self.shape)
-        y = product(self.equation, x.astype(self.spec.dtype), kernel, self.spec.dtype)
+        y = product(self.equation, x.astype(self.spec.dtype), kernel, self.dtype or self.spec.dtype)
         if not self.bias:
             return y
         kept = tuple(size for letter, size in zip(kernel_letters, self.shape) if letter in result_letters)

@@ -1,8 +1,10 @@
 """The sizes and choices that the modules of a model read."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from spanbert_jax.model import flash
@@ -43,6 +45,13 @@ class ModelSpec:
         """K, the width of one attention head."""
         return self.width // self.heads
 
+    def exact_products(self) -> contextlib.AbstractContextManager:
+        """While entered, functions that are traced compute float32 products exactly if activations are float32.
+
+        By default a TPU rounds their operands to bfloat16, and a GPU to TF32. Products of bfloat16 are not affected.
+        """
+        return jax.default_matmul_precision("highest" if self.dtype == jnp.float32 else None)
+
     def option(self, name: str) -> Any:
         """Returns the value of another knob of config.model."""
         return dict(self.options)[name]
@@ -62,8 +71,6 @@ def implementation(config, platform: str) -> str:
 def model_spec(config, vocab_size: int, platform: str) -> ModelSpec:
     """Returns the ModelSpec of a valid config on a platform, as flash.platform_of names it."""
     values = config.model.to_dict() | {"attention": implementation(config, platform)}
-    if config.model.skip_attention_dropout and values["attention"] in flash.PLATFORMS:
-        values["attention_dropout"] = 0.0
     if values["dtype"] == "auto":
         values["dtype"] = "float32" if platform == "cpu" else "bfloat16"
     values |= {"dtype": jnp.dtype(values["dtype"]), "vocab_size": vocab_size, "max_targets": config.masking.max_targets}

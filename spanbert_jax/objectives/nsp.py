@@ -25,7 +25,7 @@ class NextSentenceHead(nn.Module):
         width = self.spec.width
         first = states.last[:, :1]  # [B, 1, D]
         pooled = jnp.tanh(Linear(self.spec, "BMD,DE->BME", (width, width), name="pooler")(first))
-        return Linear(self.spec, "BMD,DE->BME", (width, 2), name="output")(pooled).astype(jnp.float32)
+        return Linear(self.spec, "BMD,DE->BME", (width, 2), dtype=jnp.float32, name="output")(pooled)
 
 
 def problems(config) -> list[str]:

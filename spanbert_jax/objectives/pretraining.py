@@ -138,7 +138,8 @@ def apply(
     Returns:
       By objective: logits float32 [B, M, V] of a head that predicts tokens (V as in Encoder.logits), else its output.
     """
-    outputs = PretrainingModel(spec, layout, objectives).apply({"params": params}, batch, seeds)
+    with spec.exact_products():
+        outputs = PretrainingModel(spec, layout, objectives).apply({"params": params}, batch, seeds)
     return cast(dict[str, jax.Array], outputs)
 
 

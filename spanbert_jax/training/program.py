@@ -94,15 +94,23 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
     )
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     train_step = make_train_step(trainable, tx, rate, config.accumulation, sharding.constrain_like(layout.params))
+
+    def exactly(step: Callable) -> Callable:
+        def traced(*args):
+            with trainable.spec.exact_products():  # here, so that gradients are computed like that too
+                return step(*args)
+
+        return traced
+
     return Program(
         trainable=trainable,
         mesh=mesh,
         state=state,
         init=jax.jit(init, out_shardings=layout),
         train_step=jax.jit(
-            train_step, in_shardings=(layout, rows), out_shardings=(layout, everywhere), donate_argnums=0
+            exactly(train_step), in_shardings=(layout, rows), out_shardings=(layout, everywhere), donate_argnums=0
         ),
-        eval_step=jax.jit(trainable.evaluate, in_shardings=(layout.params, rows), out_shardings=everywhere),
+        eval_step=jax.jit(exactly(trainable.evaluate), in_shardings=(layout.params, rows), out_shardings=everywhere),
         flops_per_step=(1 + BACKWARD) * config.batch_size * trainable.flops,
     )
 

@@ -66,3 +66,22 @@ def test_what_is_computed_anew():
         none + attention / 2, rel=0.01
     )  # mixing need not be done again
     assert full == pytest.approx(none + attention + products, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(objectives__nsp_weight=1.0), dict(model__attention="splash", seq_len=128)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_float32_products_are_exact_on_every_platform(dtype, changes):
+    """No product, forward or backward, is left to a platform's default, which for a TPU is one bfloat16 pass."""
+    pair = dict(data__blocks="pair") if "objectives__nsp_weight" in changes else {}
+    config = small_config(**{"model__dtype": dtype, "model__attention_dropout": 0.0, "batch_size": 2} | pair | changes)
+    program = small_program(config, 1)
+    batch = program.batch_shapes(config.batch_size)
+    for lowered in (
+        program.train_step.lower(program.state, batch),
+        program.eval_step.lower(program.state.params, batch),
+    ):
+        products = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+        exact = ["precision = [HIGHEST, HIGHEST]" in line for line in products]
+        assert len(products) >= 8 and all(wanted == (dtype == "float32") for wanted in exact), products
