@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import json
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +89,14 @@ def _from_python(source: str, variant: str) -> ConfigDict:
 def type_problems(config: ConfigDict) -> list[str]:
     """Returns a line for every key of a config that no knob has, that is missing, or whose value has a wrong type."""
     known, values = known_knobs(), dict(flat(config))
-    problems = [_unknown(key) for key in values if key not in known]
+    problems = [unknown_key(key) for key in values if key not in known]
     problems += [f"config has no value for {key!r}: start from base.get_config()" for key in known if key not in values]
     wrong = [key for key in values if key in known and not known[key].accepts(values[key])]
     return problems + [f"config key {key!r} {known[key].problem(values[key])}" for key in wrong]
 
 
-def _unknown(key: str) -> str:
+def unknown_key(key: str) -> str:
+    """Returns what to say of a key that no knob has."""
     near = difflib.get_close_matches(key, known_knobs(), n=1)
     return f"config has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see configs/base.py")
 
@@ -107,7 +108,7 @@ def _override(config: ConfigDict, override: str) -> str | None:
         return f"--config.{override}: give a value, as in --config.{key}=VALUE"
     knob = known_knobs().get(key)
     if knob is None:
-        return _unknown(key)
+        return unknown_key(key)
     value = _parse(text, type(knob.default), knob.item)
     if value is None:
         return f"config key {key!r} needs a value like {knob.default!r} ({type(knob.default).__name__}), not {text!r}"
@@ -143,9 +144,15 @@ def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def to_json(config: ConfigDict) -> str:
-    """Returns the config as JSON text, which from_json reads back to an equal one."""
-    return json.dumps({"version": VERSION} | config.to_dict(), indent=2, default=list)
+def to_json(config: ConfigDict, changes: Sequence[dict] = ()) -> str:
+    """Returns the config as JSON text, which from_json reads back to an equal one.
+
+    Args:
+      config: the config.
+      changes: what was changed within the run, for the reader's information.
+    """
+    record = {"version": VERSION} | ({"changes": list(changes)} if changes else {})
+    return json.dumps(record | config.to_dict(), indent=2, default=list)
 
 
 def from_json(text: str) -> ConfigDict:
@@ -160,6 +167,7 @@ def from_json(text: str) -> ConfigDict:
     if not isinstance(fields, dict):
         raise ValueError("it is no JSON object")
     version = fields.pop("version", 1)
+    fields.pop("changes", None)
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(
             f"it is of version {version}, and this release of spanbert_jax reads up to {VERSION}: install a newer one"
@@ -177,14 +185,10 @@ def from_json(text: str) -> ConfigDict:
     return config.lock()
 
 
-def differences(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """Returns a line for each difference that keeps `now` from continuing a run of `before`.
-
-    Execution knobs may differ.
-    """
+def changed(before: ConfigDict, now: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Returns {key: (value before, value now)} of the knobs that differ, execution knobs left out."""
     old, new, known = dict(flat(before)), dict(flat(now)), known_knobs()
-    changed = [key for key in sorted(old) if old[key] != new[key] and not known[key].execution]
-    return [f"{key}: {old[key]!r} in the run, {new[key]!r} now" for key in changed]
+    return {key: (old[key], new[key]) for key in sorted(old) if old[key] != new[key] and not known[key].execution}
 
 
 def tokens_per_step(config: ConfigDict) -> int:

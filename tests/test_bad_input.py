@@ -334,7 +334,7 @@ def test_a_checkpoint_of_another_run(workdir, refused):
 
 def test_a_checkpoint_of_another_text(workdir, refused):
     headline, line = refused("pretrain", *flags(data__store="store_of_half"), "--workdir=run")
-    assert "checkpoint of step 2" in headline and line.startswith("  store: ")
+    assert "checkpoint of step 2" in headline and line.startswith("  data.store: 'text ")
 
 
 def test_a_checkpoint_of_a_different_model(workdir, refused):

@@ -3,7 +3,7 @@
 import pytest
 
 from spanbert_jax import knobs
-from spanbert_jax.config import config_problems, differences, known_knobs, load_config
+from spanbert_jax.config import changed, config_problems, known_knobs, load_config
 from spanbert_jax.configs import base
 from spanbert_jax.errors import InputError
 from spanbert_jax.knobs import Execution, Knob, at_least, at_most, below, declare, fraction, one_of, positive
@@ -38,9 +38,7 @@ def test_a_declared_knob_is_one_like_the_others(monkeypatch):
     declare("log_color", Execution("red", "of the log"))
     config = load_config("spanbert:tiny", ["model.novelty=3"])
     assert config.model.novelty == 3 and config.log_color == "red"
-    assert differences(config, load_config("spanbert:tiny", ["log_color=blue"])) == [
-        "model.novelty: 3 in the run, 2 now"
-    ]
+    assert changed(config, load_config("spanbert:tiny", ["log_color=blue"])) == {"model.novelty": (3, 2)}
     config = load_config("spanbert:tiny", ["model.novelty=0"])
     assert config_problems(config) == ["model.novelty must be at least 1, not 0"]
     with pytest.raises(ValueError, match="declared twice"):

@@ -14,6 +14,8 @@ def main() -> int:
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
     init_help = "weights to start from: a run, a Hugging Face folder or a file; sets init.path"
     parser.add_argument("--init", metavar="PATH", help=init_help)
+    allow_help = "config keys, separated by commas, that a resumed run changes from here on (recorded with the step)"
+    parser.add_argument("--allow", default="", metavar="KEY,...", help=allow_help)
     group = parser.add_argument_group(
         "several processes",
         "Found automatically under Slurm (srun), Open MPI and on TPU slices, otherwise by these flags.",
@@ -31,4 +33,4 @@ def main() -> int:
     join(flags.distributed, flags.coordinator, flags.processes, flags.process)
     from spanbert_jax.training.pretrain import pretrain
 
-    return pretrain(flags.config, flags.workdir)
+    return pretrain(flags.config, flags.workdir, tuple(filter(None, flags.allow.split(","))))

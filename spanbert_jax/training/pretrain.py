@@ -1,7 +1,10 @@
 """A pretraining run from start to end. Resuming is the same call as starting."""
 
 import contextlib
+import dataclasses
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +18,7 @@ from spanbert_jax.training.initial import Initial, read_initial, with_fingerprin
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
+from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
 from spanbert_jax.training.run import Run
 from spanbert_jax.training.workdir import (
     check_shared,
@@ -26,10 +30,15 @@ from spanbert_jax.training.workdir import (
 )
 
 
-def pretrain(config, workdir: Path) -> int:
+def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
     """Trains the model of a config to total_steps in `workdir`, from its newest checkpoint if it has one.
 
     Each process of a run calls it.
+
+    Args:
+      config: the whole config.
+      workdir: folder of the run.
+      allowed: keys of the config that may differ from those of the run so far.
 
     Returns:
       0 when training is done; 143 if a SIGTERM, or 130 if a SIGINT, ended it after saving.
@@ -40,12 +49,13 @@ def pretrain(config, workdir: Path) -> int:
       Diverged: loss or gradient is not finite.
     """
     with ending_together(lambda: newest_checkpoint(workdir)), contextlib.ExitStack() as stack:
-        with agreed(same=config_lib.to_json(config)):
+        with agreed(same=f"{config_lib.to_json(config)}{allowed}"):
+            check_allowed(allowed)
             tokenizer = configured_tokenizer(config)
             mesh = checked_mesh(config, jax.devices())
             initial = read_initial(config, tokenizer)
             config = with_fingerprint(config, initial)
-            check_workdir(workdir, config)
+            check_workdir(workdir, config, allowed)
         keep_compiled(config.compile_cache)
         with agreed():
             if is_first():
@@ -56,7 +66,7 @@ def pretrain(config, workdir: Path) -> int:
             check_shared(workdir)
             mixture = open_corpus(config, tokenizer, workdir, log)
             program = pretraining_program(config, mesh, tokenizer.vocab_size)
-        record = {
+        record: dict[str, Any] = {
             "config": config_lib.to_json(config),
             "vocabulary": tokenizer.fingerprint,
             "store": mixture.fingerprint,
@@ -65,22 +75,20 @@ def pretrain(config, workdir: Path) -> int:
         with agreed():
             step = checkpoints.latest()
             # Before the slow steps, and before the model's files are written.
-            check_resumable(checkpoints, step, program, record)
+            made = check_resumable(checkpoints, step, program, record, allowed)
+            record["changes"] = [dataclasses.asdict(change) for change in made]
             feed = Feed(config, mixture, tokenizer)
         program = program.compiled(config, log)
         with agreed():
-            if step is None:
-                state = state_from_start(config, program, mixture, initial)
-            else:
-                state = checkpoints.restore(step, program.state)
-        del initial  # as large as the model, and no longer needed
-        with agreed():
+            restored = None if step is None else checkpoints.restore(step, program.state)
+            state = state_from_start(config, program, mixture, initial) if restored is None else restored
+            del initial, restored  # as large as the model, and no longer needed
             if is_first():
-                write_config(workdir, config)
+                write_config(workdir, config, record["changes"])
                 tokenizer.save(workdir)
         evaluation = HeldOutEvaluation(config, program, feed)
         run = Run(config, workdir, program, feed, evaluation, record, checkpoints)
-        return run.train(state, opening(config, int(state.step)))
+        return run.train(state, opening(config, int(state.step), made))
 
 
 def log(line: str) -> None:
@@ -89,10 +97,11 @@ def log(line: str) -> None:
         print(line, flush=True)
 
 
-def opening(config, step: int) -> str:
-    """Returns a line on what a run starts from."""
+def opening(config, step: int, made: list[Change]) -> str:
+    """Returns lines on what a run starts from, and what was changed in it so far."""
     if step:
-        return f"resuming from the checkpoint of step {step:,}"
+        lines = [f"after step {change.step:,}, {change.key} {change.before!r} -> {change.now!r}" for change in made]
+        return "\n".join([*lines, f"resuming from the checkpoint of step {step:,}"])
     return f"starting from {config.init.path}" if config.init.path else "starting from scratch"
 
 
@@ -121,22 +130,27 @@ def state_from_start(config, program: Program, mixture: Mixture, initial: Initia
     return with_params(state, initial.params)
 
 
-def check_resumable(checkpoints: Checkpoints, step: int | None, program: Program, record: dict) -> None:
+def check_resumable(
+    checkpoints: Checkpoints, step: int | None, program: Program, record: dict, allowed: Collection[str]
+) -> list[Change]:
     """Checks that the checkpoint of a step belongs to this run; step None: there is no checkpoint.
+
+    Returns:
+      What was changed in the run, earlier and now.
 
     Raises:
       InputError: the checkpoint is of another config, vocabulary, corpus or model.
     """
     if step is None:
-        return
-    saved = checkpoints.record(step)
+        return []
+    saved, what = checkpoints.record(step), f"the checkpoint of step {step}"
     before, now = config_lib.from_json(saved["config"]), config_lib.from_json(record["config"])
-    changed = config_lib.differences(before, now)
-    changed += [
-        f"{what}: {saved[what][:12]} in the run, {record[what][:12]} now"
-        for what in ("vocabulary", "store")
-        if saved[what] != record[what]
-    ]
-    if changed:
-        raise InputError(f"the checkpoint of step {step} is of a run that differs in\n  " + "\n  ".join(changed))
+    found = changes(before, now, step)
+    if saved["store"] != record["store"]:
+        found.append(Change(step, "data.store", *(f"text {which['store'][:12]}" for which in (saved, record))))
+    refuse(found, before, now, allowed, what)
+    if saved["vocabulary"] != record["vocabulary"]:
+        differing = f"{saved['vocabulary'][:12]} in the run, {record['vocabulary'][:12]} now"
+        raise InputError(f"{what} is of a run with another vocabulary ({differing}): give data.vocab of that run")
     checkpoints.check(step, program.state)
+    return [Change(**change) for change in saved.get("changes", [])] + found

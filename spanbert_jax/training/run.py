@@ -176,9 +176,11 @@ class Run:
             self.checkpoints.wait()
             latest = self.checkpoints.latest()
             last = f"the last good checkpoint is of step {latest}" if latest else "there is no checkpoint yet"
+            rate = f"--config.optimizer.learning_rate={self.config.optimizer.learning_rate / 2:g}"
+            again = f"{rate} --allow=optimizer.learning_rate" if latest else rate
             raise Diverged(
                 f"step {step}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}; {last} "
-                f"in {self.workdir}. Try a lower optimizer.learning_rate, a longer warm-up, or float32"
+                f"in {self.workdir}. Try a lower rate ({again}), a longer warm-up, or float32"
             )
         if step % self.config.log_every == 0 or step == self.config.total_steps:
             tokens_per_second, steps_per_second = self.throughput.rates()

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import fcntl
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +25,19 @@ from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.objectives.pretraining import Objectives, with_heads
 from spanbert_jax.training.checkpoint import Checkpoints
+from spanbert_jax.training.resuming import changes, refuse
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 
 
-def check_workdir(workdir: Path, config) -> None:
+def check_workdir(workdir: Path, config, allowed: Collection[str] = ()) -> None:
     """Checks that `workdir` is absent, empty, or the folder of a run that this config continues. Writes nothing.
+
+    Args:
+      workdir: the folder.
+      config: the whole config.
+      allowed: keys that it may change.
 
     Raises:
       InputError: it is something else.
@@ -44,12 +50,8 @@ def check_workdir(workdir: Path, config) -> None:
         if {entry.name for entry in workdir.iterdir()} <= {"store", "store.partial", LOCK_FILE, f".{CONFIG_FILE}"}:
             return  # a prepared store, or the files of a process that was killed early
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
-    changed = config_lib.differences(read_config(workdir), config)
-    if changed:
-        raise InputError(
-            f"workdir {workdir} is of a run with another config; give another --workdir, or this run's config. "
-            "It differs in\n  " + "\n  ".join(changed)
-        )
+    before = read_config(workdir)
+    refuse(changes(before, config, newest_step(workdir) or 0), before, config, allowed, f"workdir {workdir}")
 
 
 def read_config(workdir: Path):
@@ -67,10 +69,10 @@ def read_config(workdir: Path):
         raise InputError(f"{path} cannot be used ({error}): put it back, or give another --workdir") from None
 
 
-def write_config(workdir: Path, config) -> None:
-    """Writes config.json, completely or not at all."""
+def write_config(workdir: Path, config, changes: Sequence[dict] = ()) -> None:
+    """Writes config.json with what was changed within the run, completely or not at all."""
     with replace_file(workdir / CONFIG_FILE, unique=False) as file:
-        file.write(config_lib.to_json(config) + "\n")
+        file.write(config_lib.to_json(config, changes) + "\n")
 
 
 def write_config_if_absent(workdir: Path, config) -> None:
@@ -82,11 +84,16 @@ def write_config_if_absent(workdir: Path, config) -> None:
         write_config(workdir, config)
 
 
-def newest_checkpoint(workdir: Path) -> str:
-    """Returns a clause on the newest checkpoint of a run, without opening it."""
+def newest_step(workdir: Path) -> int | None:
+    """Returns the step of a run's newest checkpoint, without opening it; None if there is none."""
     folders = (workdir / "checkpoints").glob("step_*")
-    steps = sorted(int(folder.name[5:]) for folder in folders if folder.name[5:].isdigit())
-    return f"The newest checkpoint is of step {steps[-1]:,}" if steps else "There is no checkpoint yet"
+    return max((int(folder.name[5:]) for folder in folders if folder.name[5:].isdigit()), default=None)
+
+
+def newest_checkpoint(workdir: Path) -> str:
+    """Returns a clause on the newest checkpoint of a run."""
+    step = newest_step(workdir)
+    return "There is no checkpoint yet" if step is None else f"The newest checkpoint is of step {step:,}"
 
 
 def check_shared(workdir: Path) -> None:

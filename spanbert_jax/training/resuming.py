@@ -1,0 +1,77 @@
+"""What may differ between a run and the config that resumes it, and the record of what was changed on purpose.
+
+Execution knobs may differ. So may total_steps, if the rates of the steps done so far do not depend on it: the run is
+then what a run of the new length would have been. Other keys are changed by --allow=KEY, and recorded with their step.
+"""
+
+import dataclasses
+from collections.abc import Collection
+
+import jax.numpy as jnp
+import numpy as np
+
+from spanbert_jax import config as config_lib
+from spanbert_jax.errors import InputError
+from spanbert_jax.optimizers import learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A value that is another one from the step after `step` on."""
+
+    step: int
+    key: str
+    before: object
+    now: object
+
+    def __str__(self):
+        return f"{self.key}: {self.before!r} in the run, {self.now!r} now"
+
+
+def check_allowed(keys: Collection[str]) -> None:
+    """Checks the keys of --allow.
+
+    Raises:
+      InputError: no knob has such a key.
+    """
+    known = config_lib.known_knobs()
+    problems = [f"--allow: {config_lib.unknown_key(key)}" for key in keys if key not in known]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def changes(before, now, step: int) -> list[Change]:
+    """Returns what the config `now` changes after `step` in a run of the config `before`, execution knobs left out."""
+    return [Change(step, key, *values) for key, values in config_lib.changed(before, now).items()]
+
+
+def refuse(found: list[Change], before, now, allowed: Collection[str], what: str) -> None:
+    """Refuses changes of a run that are neither allowed nor without effect on what was trained so far.
+
+    Args:
+      found: the changes.
+      before, now: the configs.
+      allowed: keys of --allow.
+      what: names the run, or its checkpoint.
+
+    Raises:
+      InputError: lists them.
+    """
+    refused = [
+        change
+        for change in found
+        if change.key not in allowed and not (change.key == "total_steps" and _same_rates(before, now, change.step))
+    ]
+    if refused:
+        lines, keys = "\n  ".join(map(str, refused)), ",".join(change.key for change in refused)
+        raise InputError(
+            f"{what} is of a run with another config; give that one, or another --workdir, or --allow={keys} to change "
+            f"it from here on. It differs in\n  {lines}"
+        )
+
+
+def _same_rates(before, now, steps: int) -> bool:
+    """Returns whether the first `steps` steps have the same learning rates with both lengths."""
+    numbers = jnp.arange(steps)
+    one, other = (np.asarray(learning_rate(now.optimizer, config.total_steps)(numbers)) for config in (before, now))
+    return np.array_equal(one, other)
