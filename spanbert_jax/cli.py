@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from spanbert_jax.config import load_config
 from spanbert_jax.errors import Diverged, InputError
@@ -11,6 +13,7 @@ from spanbert_jax.errors import Diverged, InputError
 # Stack size of the threads of the TPU compiler: its default of 64 KiB overflows on attention for v6e.
 COMPILER_STACK_FLAG = "--fibers_default_thread_stack_size"
 COMPILER_STACK_BYTES = 2**20
+REMOTE = re.compile("[a-z0-9]{2,}:/")  # what begins a URL, of which pathlib keeps one slash
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,6 +30,11 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
         flags.config = load_config(flags.config, overrides)
     elif overrides:
         raise InputError(f"{prefix}{overrides[0]} requires --config=CONFIG:VARIANT")
+    remote = [
+        f"--{name}={path}" for name, path in vars(flags).items() if isinstance(path, Path) and REMOTE.match(str(path))
+    ]
+    if remote:
+        raise InputError(f"{', '.join(remote)}: remote paths are not supported here; give a local or mounted one")
     return flags
 
 

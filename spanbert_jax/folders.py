@@ -4,7 +4,10 @@ It is written under a temporary name beside its target and renamed when it is co
 """
 
 import contextlib
+import errno
+import fcntl
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +54,22 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         refuse_existing(folder)
         raise InputError(f"{folder}: cannot write it ({error.strerror or error})") from error
+
+
+def try_lock(file: IO, what: str) -> bool:
+    """Locks an open file until it is closed. Returns whether this process has the lock.
+
+    On a file system without locks (some mounts of NFS and Lustre) it logs a warning, for which `what` names the file's
+    folder, and returns True.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        warning = f"its file system has no locks ({error.strerror}): make sure that no other process writes to it"
+        print(f"{what}: {warning}", file=sys.stderr)
+    return True
 
 
 def refuse_existing(folder: Path) -> None:

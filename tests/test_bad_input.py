@@ -377,3 +377,23 @@ def test_in_a_process_of_its_own(changes, said, world):
     line = one(process.stderr.splitlines())
     assert line.startswith("pretrain.py: ") and said in line
     assert contents(world) == before
+
+
+@pytest.mark.parametrize(
+    "script, arguments",
+    [
+        ("pretrain", [*flags(), "--workdir=gs://bucket/run"]),
+        ("show_batch", [*flags(), "--workdir=s3://bucket/run"]),
+        ("plot_metrics", ["run", "--output=gs://bucket/loss.png"]),
+        ("export_checkpoint", ["--workdir=run", "--output=gs://bucket/export"]),
+        ("fill_spans", ["--workdir=gs://bucket/run", "--text=a"]),
+        ("plan", [*flags(), "--topology=cpu:1", "--json=gs://bucket/plan.json"]),
+    ],
+)
+def test_a_remote_path_is_refused_where_only_local_ones_work(script, arguments, refused):
+    assert "bucket" in (line := one(refused(script, *arguments))) and "give a local or mounted one" in line
+
+
+def test_an_allowed_key_that_does_not_exist(refused):
+    line = one(refused("pretrain", *flags(), "--workdir=new", "--allow=seed,learning_rate"))
+    assert "--allow: config has no key 'learning_rate'; did you mean 'optimizer.learning_rate'?" in line

@@ -1,14 +1,17 @@
 """Folders and files appear complete, or leave nothing behind."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+import unittest.mock
 from pathlib import Path
 
 import pytest
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import atomic_file, atomic_folder, replace_file, temporary_folder
+from spanbert_jax.folders import atomic_file, atomic_folder, replace_file, temporary_folder, try_lock
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +31,16 @@ def test_a_temporary_folder_that_is_used_stays(tmp_path):
         (tmp_path / "a" / "file").write_text("")
         raise KeyError
     assert os.listdir(tmp_path) == ["a"] and os.listdir(tmp_path / "a") == ["file"]
+
+
+def test_a_file_system_without_locks_is_not_one_in_use(tmp_path, monkeypatch, capsys):
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
+        assert try_lock(first, "folder") and not try_lock(second, "folder")
+        for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            error = OSError(number, os.strerror(number))
+            monkeypatch.setattr(fcntl, "flock", unittest.mock.Mock(side_effect=error))
+            assert try_lock(second, "folder")
+            assert f"folder: its file system has no locks ({error.strerror})" in capsys.readouterr().err
 
 
 def test_an_atomic_folder_appears_complete(tmp_path):

@@ -41,7 +41,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
       allowed: keys of the config that may differ from those of the run so far.
 
     Returns:
-      0 when training is done; 143 if a SIGTERM, or 130 if a SIGINT, ended it after saving.
+      0 at the end; 128 + its number if a signal (processes.SIGNALS) ended the run after saving.
 
     Raises:
       InputError: the config, the corpus or the workdir must be fixed, or the model does not fit the devices. Nothing

@@ -33,6 +33,8 @@ HEARTBEAT_SECONDS = 100  # after which a silent process is considered dead
 WATCH_KEY = "spanbert_jax/watch"  # under which the first process publishes its port and a secret for the others
 FAREWELL = b"!"  # sent by a process that ends normally
 CONNECT_SECONDS = 60  # to connect to the first process
+# These end a run after saving: a scheduler's, Ctrl-C, a closed terminal's, and what Slurm may send before a time limit.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def join(mode: str, coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -172,7 +174,10 @@ def _end(message: str) -> None:
 
 
 class StopSignal:
-    """While entered, receives SIGTERM and SIGINT for all processes of a run. A second signal has its usual effect."""
+    """While entered, receives the SIGNALS for all processes of a run. A second one has its usual effect.
+
+    A signal that the process was started to ignore (SIGHUP under nohup) stays ignored.
+    """
 
     def __init__(self, mesh):
         self._code = 0
@@ -196,7 +201,8 @@ class StopSignal:
         signal.signal(number, self._handlers[number])
 
     def __enter__(self):
-        self._handlers = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        received = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._receive) for number in received}
         return self
 
     def __exit__(self, *_):

@@ -4,6 +4,7 @@ So a step that does not fit is reported at once, and neither a signal nor an eva
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,7 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
     train_step = make_train_step(trainable, tx, rate, config.accumulation, sharding.constrain_like(layout.params))
 
     def exactly(step: Callable) -> Callable:
+        @functools.wraps(step)
         def traced(*args):
             with trainable.spec.exact_products():  # here, so that gradients are computed like that too
                 return step(*args)

@@ -75,7 +75,7 @@ class Run:
           opening: a line on where the state comes from.
 
         Returns:
-          The exit code: 0 at the end; 143 if a SIGTERM, or 130 if a SIGINT, ended the run after saving.
+          The exit code: 0 at the end; 128 + its number if a signal (processes.SIGNALS) ended the run after saving.
         """
         start, total = int(state.step), self.config.total_steps
         done = start

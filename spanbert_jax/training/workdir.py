@@ -8,7 +8,6 @@ store/                                   tokenised text, unless data.store names
 
 import contextlib
 import dataclasses
-import fcntl
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import DoesNotFit, InputError
-from spanbert_jax.folders import replace_file, temporary_folder
+from spanbert_jax.folders import replace_file, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.objectives.pretraining import Objectives, with_heads
@@ -124,12 +123,8 @@ def locked(workdir: Path) -> Iterator[None]:
             lock = stack.enter_context((workdir / LOCK_FILE).open("w"))
         except OSError as error:
             raise InputError(f"workdir {workdir} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"workdir {workdir} is in use by another process: wait for it, or give another --workdir"
-            ) from None
+        if not try_lock(lock, f"workdir {workdir}"):
+            raise InputError(f"workdir {workdir} is in use by another process: wait for it, or give another --workdir")
         _remove(workdir.glob(".store.*"))  # of a process that was killed while it tokenised
         is_new, before = not (workdir / CONFIG_FILE).exists(), set(workdir.iterdir()) - {workdir / LOCK_FILE}
         try:

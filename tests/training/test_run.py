@@ -15,6 +15,7 @@ from spanbert_jax.training import run as run_lib
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
+from spanbert_jax.training.processes import StopSignal
 from tests.small import small_config
 
 
@@ -121,3 +122,22 @@ def test_what_does_not_fit_is_refused_before_the_run_and_keeps_the_store(tmp_pat
     assert {path.name for path in (tmp_path / "run").iterdir()} - {".lock"} == {"store"}
     monkeypatch.undo()
     assert pretrain(config, tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_a_stop_signal_is_reported_once_and_then_has_its_usual_effect(name, monkeypatch):
+    number = getattr(signal, name)
+    before = signal.signal(number, lambda *_: pytest.fail("the usual effect"))
+    try:
+        with StopSignal(None) as stop:
+            assert stop.poll() == 0
+            signal.raise_signal(number)
+            assert stop.poll() == 128 + number
+            with pytest.raises(pytest.fail.Exception):
+                signal.raise_signal(number)
+        signal.signal(number, signal.SIG_IGN)  # as nohup starts a process
+        with StopSignal(None) as stop:
+            signal.raise_signal(number)
+            assert stop.poll() == 0
+    finally:
+        signal.signal(number, before)

@@ -12,7 +12,6 @@
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import refuse_existing, replace_file, temporary_folder
+from spanbert_jax.folders import refuse_existing, replace_file, temporary_folder, try_lock
 
 PLAN_FILE = "plan.json"
 FOLDERS = ("duplicates", "units", "store", "new")
@@ -115,12 +114,9 @@ def finish(work: WorkFolder, output: Path) -> None:
 def lock(stack: contextlib.ExitStack, path: Path, output: Path) -> None:
     """Locks the work folder until the stack is closed. Raises InputError if another process has locked it."""
     file = stack.enter_context((path / "lock").open("w"))
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(
-            file.fileno()
-        ).st_nlink:  # otherwise the process that held it has just finished and removed the file
-            return
+    # A file without a link: the process that held the lock has just finished and removed it.
+    if try_lock(file, str(path)) and os.fstat(file.fileno()).st_nlink:
+        return
     raise InputError(f"{output}: in use by another run, which works in {path}; wait for it, or choose another folder")
 
 
