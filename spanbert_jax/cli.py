@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spanbert_jax.config import load_config
-from spanbert_jax.errors import Diverged, InputError
+from spanbert_jax.errors import DiskFull, Diverged, InputError
 
 # Stack size of the threads of the TPU compiler: its default of 64 KiB overflows on attention for v6e.
 COMPILER_STACK_FLAG = "--fibers_default_thread_stack_size"
@@ -56,6 +56,9 @@ def run(main: Callable[[], int | None]) -> None:
     except (InputError, Diverged) as error:
         print(f"{script}: {error}", file=sys.stderr)
         code = 2 if isinstance(error, InputError) else 1
+        if isinstance(error, DiskFull):  # threads that still write would each print a traceback
+            sys.stderr.flush()
+            os._exit(code)
     except KeyboardInterrupt:
         print(f"{script}: stopped", file=sys.stderr)
         code = 130  # the shell's exit code for a process that SIGINT ended

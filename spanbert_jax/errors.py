@@ -21,6 +21,10 @@ class DoesNotFit(InputError):
         self.needed_bytes = needed_bytes
 
 
+class DiskFull(InputError):
+    """A disk or quota is full. What was written before is kept for the next attempt."""
+
+
 class Diverged(ArithmeticError):
     """The loss or gradient of a run is no longer finite.
 

@@ -6,14 +6,17 @@ It is written under a temporary name beside its target and renamed when it is co
 import contextlib
 import errno
 import fcntl
+import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-from spanbert_jax.errors import InputError
+from spanbert_jax.errors import DiskFull, InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk, of a quota and of a limit on files
 
 
 @contextlib.contextmanager
@@ -34,6 +37,44 @@ def temporary_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def reporting_full_disk(path: Path, kept: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turns the errors by which libraries report a full disk or quota into a DiskFull of one line.
+
+    Args:
+      path: what is written, for the message.
+      kept: returns a sentence on what is kept.
+
+    Raises:
+      DiskFull: the disk is full.
+    """
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        reason = _full(error)
+        if reason is None:
+            raise
+        kept_so_far = f"{kept()}. " if kept else ""
+        raise DiskFull(
+            f"{path}: cannot write it ({reason}). {kept_so_far}Make room and run the same command again"
+        ) from error
+
+
+def _full(error: BaseException | None) -> str | None:
+    """Returns how the system calls it if a full disk or quota caused an error, else None.
+
+    TensorStore and safetensors raise errors of their own, which contain the system's text.
+    """
+    while error is not None:
+        for number in FULL:
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to `folder` when the block ends, or removed when the block raises.
 
@@ -44,7 +85,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     refuse_existing(folder)
     try:
-        with temporary_folder(folder.parent):
+        with reporting_full_disk(folder), temporary_folder(folder.parent):
             try:
                 temporary.mkdir()
                 yield temporary
@@ -89,6 +130,7 @@ def atomic_file(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO]:
     """
     is_regular = not path.is_symlink() and (path.is_file() or not path.exists())
     with contextlib.ExitStack() as stack:
+        stack.enter_context(reporting_full_disk(path))
         try:
             file = stack.enter_context(replace_file(path, mode) if is_regular else _open(path, mode))
         except OSError as error:

@@ -6,6 +6,11 @@ runs code from it.
 """
 
 import contextlib
+import errno
+import logging
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,20 @@ import orbax.checkpoint as ocp
 
 from spanbert_jax.errors import InputError
 from spanbert_jax.model.layout import param_path
+
+
+def _report_errors_once() -> None:
+    """Silences what threads print of a failed save: orbax also raises the first error, to the caller."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore's, of each array still to be written
+            before(unraisable)
+
+    if before.__module__ != __name__:
+        sys.unraisablehook = hook
 
 
 class Checkpoints:
@@ -39,6 +58,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._folder = folder
+        _report_errors_once()
         handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
@@ -54,9 +74,16 @@ class Checkpoints:
         """Copies the state off the devices and returns; it is written in the background.
 
         Does nothing if there is a checkpoint of this step.
+
+        Raises:
+          OSError: the first process sees that there is no room for the state.
         """
         if step in self._manager.all_steps():
             return
+        needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._folder).free
+        if needed > free and jax.process_index() == 0:
+            self.wait()  # the checkpoint before may still be in writing
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         items = {"state": ocp.args.StandardSave(state), "record": ocp.args.JsonSave(record)}
         self._manager.save(step, args=ocp.args.Composite(**items))
 

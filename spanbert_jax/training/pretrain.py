@@ -13,6 +13,7 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.data.batches import Feed, configured_tokenizer, open_corpus
 from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.errors import InputError
+from spanbert_jax.folders import reporting_full_disk
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.initial import Initial, read_initial, with_fingerprint, with_params
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
@@ -60,6 +61,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
         with agreed():
             if is_first():
                 stack.enter_context(locked(workdir))
+                stack.enter_context(reporting_full_disk(workdir, lambda: newest_checkpoint(workdir)))
                 write_config_if_absent(workdir, config)
                 open_corpus(config, tokenizer, workdir, log)  # makes the store if there is none
         with agreed():

@@ -24,7 +24,7 @@ from typing import Any, cast
 import jax
 from jax._src import distributed  # its client is not public; orbax imports it the same way
 
-from spanbert_jax.errors import Diverged, InputError
+from spanbert_jax.errors import DiskFull, Diverged, InputError
 from spanbert_jax.training.sharding import highest_on
 
 AGREEMENT_SECONDS = 24 * 3600  # to wait for the work of others, such as tokenising; a dead one is noticed earlier
@@ -158,6 +158,8 @@ def ending_together(progress) -> Iterator[None]:
     with watching(alarm=gone):
         try:
             yield
+        except DiskFull as error:
+            _end(str(error))
         except (InputError, Diverged, SystemExit):  # all processes raise these at the same point
             raise
         except jax.errors.JaxRuntimeError as error:

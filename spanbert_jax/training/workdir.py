@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
-from spanbert_jax.errors import DoesNotFit, InputError
+from spanbert_jax.errors import DiskFull, DoesNotFit, InputError
 from spanbert_jax.folders import replace_file, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
@@ -113,6 +113,7 @@ def locked(workdir: Path) -> Iterator[None]:
     """Makes the folder and, while entered, locks it.
 
     If there was no run before, an InputError removes what was written, except a store after DoesNotFit.
+    DiskFull removes nothing.
 
     Raises:
       InputError: another process has locked the folder, or it cannot be made.
@@ -130,7 +131,7 @@ def locked(workdir: Path) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            if is_new:
+            if is_new and not isinstance(error, DiskFull):
                 kept = {workdir / "store"} if isinstance(error, DoesNotFit) else set()
                 _remove(set(workdir.iterdir()) - before - kept)
             raise

@@ -11,7 +11,6 @@
 """
 
 import contextlib
-import errno
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import refuse_existing, replace_file, temporary_folder, try_lock
+from spanbert_jax.folders import refuse_existing, replace_file, reporting_full_disk, temporary_folder, try_lock
 
 PLAN_FILE = "plan.json"
 FOLDERS = ("duplicates", "units", "store", "new")
@@ -175,8 +174,7 @@ def remove_if_nothing_finished(path: Path) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Turns errors of writing into InputErrors (errors of reading a source are InputErrors already)."""
     try:
-        yield
+        with reporting_full_disk(path, lambda: "What is finished is kept"):
+            yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "; make room and run the same command again: what is finished is kept" if full else ""
-        raise InputError(f"{path}: cannot write it ({error.strerror or error}){advice}") from error
+        raise InputError(f"{path}: cannot write it ({error.strerror or error})") from error
