@@ -102,8 +102,8 @@ def _plan_pairs(split: Split, settings: BlockSettings, starts_word: np.ndarray) 
     """Returns the plan of pairs."""
     if split.num_documents == 1:
         raise InputError(
-            f"store {split.store.where}: data.blocks = pair needs text of another document,"
-            f" and the {split.name} split has one"
+            f"store {split.store.where}: data.blocks = pair needs text of another document, and its {split.name} split"
+            " has a single one; give data.blocks = document, or make a store of more documents"
         )
     edges = sentence_and_document_edges(split, settings, starts_word)
     pairs, labels = draw_pairs(*edges, settings.capacity, settings.short_seq_prob, settings.seed)
