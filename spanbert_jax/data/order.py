@@ -13,6 +13,9 @@ from spanbert_jax.data import masking
 CYCLE = 1 << 16  # positions in which the shares of several corpora are exact, to 1 / CYCLE
 PERMUTATION, INTERLEAVING = 2, 3  # what a key is for; pipeline.py has the first two
 PERMUTATION_ROUNDS = 16  # of the cipher behind RandomIndexShuffle; its usual 4 gave visibly similar orders of 2^16 rows
+# Greatest indices for which that op takes a cipher of one bit too few, so that two indices get one image: it takes
+# their logarithm, rounded up to an even number, as bits, if that is over 16. (From 4^25 on there are others too.)
+SHORT_OF_BITS = 4 ** np.arange(8, 25)
 
 
 class Order:
@@ -79,14 +82,31 @@ def permute(index: tf.Tensor, size: tf.Tensor, key: tuple[tf.Tensor, tf.Tensor])
       key: two uint32 words [n] for each permutation.
     """
     cipher_key = tf.stack([key[0], key[1], key[0] ^ 0x9E3779B9], 1)  # [n, 3]
-    return tf.raw_ops.RandomIndexShuffle(index=index, seed=cipher_key, max_index=size - 1, rounds=PERMUTATION_ROUNDS)
+    # Where the greatest index is one of SHORT_OF_BITS, the permutation is made with one index more, and the index whose
+    # image is that one gets the image of that one instead.
+    greatest = size - 1
+    greatest += tf.cast(tf.reduce_any(greatest[:, None] == SHORT_OF_BITS, 1), tf.int64)
+
+    def cipher(index: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.RandomIndexShuffle(
+            index=index, seed=cipher_key, max_index=greatest, rounds=PERMUTATION_ROUNDS
+        )
+
+    image = cipher(index)
+    return tf.cond(tf.reduce_all(image < size), lambda: image, lambda: tf.where(image < size, image, cipher(image)))
 
 
 def apportion(weights: list[float], total: int) -> np.ndarray:
-    """Divides `total` in proportion to the weights, by largest remainders, but with at least 1 each: int64 [n]."""
+    """Divides `total` in proportion to the weights, by largest remainders, but with at least 1 each: int64 [n].
+
+    Args:
+      weights: [n], above 0.
+      total: at least n.
+    """
     exact = np.array(weights, np.float64) / np.sum(weights) * total
     shares = np.maximum(np.floor(exact).astype(np.int64), 1)
-    while shares.sum() != total:
-        change = 1 if shares.sum() < total else -1
-        shares[np.argmax(change * (exact - shares))] += change
+    while shares.sum() < total:
+        shares[np.argmax(exact - shares)] += 1
+    while shares.sum() > total:
+        shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
     return shares

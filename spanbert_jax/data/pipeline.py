@@ -100,16 +100,17 @@ def make_batches(
 def make_eval_batches(
     rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, part: np.ndarray | None, threads: int
 ) -> "Batches":
-    """Returns batches of the first `max_rows` rows (0: all) in order, with the same masks for every seed.
+    """Returns batches of `max_rows` rows (0: all), spread evenly over all rows and in their order.
 
-    The last batch is filled up with rows of padding: segments and weights 0. Shapes and `part` as in make_batches.
+    The rows are always the same and have the same masks for every seed. The last batch is filled up with rows of
+    padding: segments and weights 0. Shapes and `part` as in make_batches.
     """
     count = min(max_rows or rows.num_rows, rows.num_rows)
 
     @tf.autograph.experimental.do_not_convert
     def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
         exists = (position < count)[:, None]
-        row = tf.where(exists[:, 0], position, 0)
+        row = tf.where(exists[:, 0], position * rows.num_rows // max(count, 1), 0)
         fields = {name: tf.where(exists, field, tf.zeros_like(field)) for name, field in _read(rows, row).items()}
         fields["tokens"] = tf.where(exists, fields["tokens"], masker.pad_id)
         return masker(fields, masking.row_key(EVALUATION_SEED, EVALUATION, tf.zeros_like(row), row))
