@@ -318,7 +318,7 @@ def test_a_folder_that_is_not_of_a_run(refused):
 def test_a_folder_that_is_taken_is_not_overwritten(refused):
     for output in ("store", "folder", "text.txt"):
         line = one(
-            refused("prepare_data", "--input=text.txt", "--vocab=vocab.txt", f"--output={output}", "--valid_fraction=0")
+            refused("prepare_data", "--input=half.txt", "--vocab=vocab.txt", f"--output={output}", "--valid_fraction=0")
         )
         assert output in line and "already" in line
 
