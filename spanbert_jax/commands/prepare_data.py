@@ -36,7 +36,8 @@ def main() -> None:
         finished = made_before(settings, flags.output, execution.strict)
         store = finished or prepare(settings, flags.output, execution, watch)
     seconds = time.perf_counter() - start
-    how = "made before with these settings, so nothing was done" if finished else f"made in {seconds:.1f} s"
+    before = "made before with these settings, so nothing was done (edits that keep the size of the text are not seen)"
+    how = before if finished else f"made in {seconds:.1f} s"
     console = Console(highlight=False, soft_wrap=True)
     console.print(show_report(read_report(store), flags.output))
     console.print(f"{how}; {pretrain_advice(settings, flags.output, config)}", markup=False)

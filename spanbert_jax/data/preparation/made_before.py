@@ -9,7 +9,7 @@ from spanbert_jax.data.preparation.report import REPORT_FILE, read_report
 from spanbert_jax.data.preparation.settings import Settings
 from spanbert_jax.data.preparation.work_folder import setting_differences, work_path
 from spanbert_jax.data.sources.problems import HARMLESS, skipped_lines
-from spanbert_jax.data.store import Store, open_store
+from spanbert_jax.data.store import SPLITS, Store, open_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
 
@@ -19,7 +19,7 @@ def made_before(settings: Settings, output: str, strict: bool) -> Store | None:
 
     Raises:
       InputError: it was made with other settings or of other text; each difference that can be seen is named. Of text
-        that is not there any more, and of files of the same size, none is seen.
+        that is not there any more, and of files of the same size, none is seen. Or files of the store are missing.
     """
     if not (Path(output) / REPORT_FILE).is_file() or work_path(output).exists():
         return None
@@ -30,6 +30,11 @@ def made_before(settings: Settings, output: str, strict: bool) -> Store | None:
             f"{output}: there is a store at this path already, made otherwise: {'; '.join(differences)}; remove it or"
             " choose another folder"
         )
+    for split in SPLITS:
+        try:
+            store.split(split)
+        except InputError as error:
+            raise InputError(f"{error}, after removing {output}") from error
     return store
 
 

@@ -56,6 +56,14 @@ def test_changed_files_are_named(settings, tmp_path):
     assert "the vocabulary vocab.txt has changed; the tagger has changed" in differences(settings)
 
 
+def test_a_store_without_all_its_files_is_not_called_finished(settings, tmp_path):
+    (tmp_path / "store" / "train-00000.tokens").unlink()
+    with pytest.raises(
+        InputError, match=r"^store store: train-00000\.tokens is missing; [^\n]*, after removing store$"
+    ):
+        made_before(settings, "store", strict=False)
+
+
 def test_the_text_may_be_removed_after_it_was_prepared(settings, tmp_path):
     (tmp_path / "text.txt").unlink()
     assert made_before(settings, "store", strict=False)
