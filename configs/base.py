@@ -27,7 +27,11 @@ KNOBS: Sections = {
     },
     "data": {
         "source": Knob(
-            "embedded", '"embedded", or text files: paths or globs, separated by commas (.txt, .jsonl, .parquet)'
+            "embedded", '"embedded", or files: paths or globs, separated by commas (.txt, .jsonl, .json, .parquet)'
+        ),
+        "format": Knob(
+            "auto",
+            'of these files: "text", "jsonl", "json" (an array), "parquet" or "wiki"; auto: by suffix and content',
         ),
         "store": Execution(
             "", "folders made by scripts/prepare_data.py, separated by commas; read instead of data.source"

@@ -1,12 +1,39 @@
 """The errors that a user can cause or must act on."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 
 class InputError(ValueError):
     """A config, path, text or checkpoint that the user must fix.
 
     The message names what is wrong, where, and what to do, in one line per problem. Scripts print it without a
     traceback and exit with code 2.
+
+    Attributes:
+      setting: name of the setting that helps ("field"); "" if none does. How a user gives it depends on the command, so
+        the message does not say it: see `settings_named`.
     """
+
+    def __init__(self, message: str = "", setting: str = ""):
+        super().__init__(message)
+        self.setting = setting
+
+
+@contextlib.contextmanager
+def settings_named(name: Callable[[str], str]) -> Iterator[None]:
+    """Adds to each line of an InputError how the setting that helps is given in the command that runs.
+
+    Args:
+      name: from a setting ("field") to what the user can give ("--field").
+    """
+    try:
+        yield
+    except InputError as error:
+        if not error.setting:
+            raise
+        lines = [f"{line} ({name(error.setting)})" for line in str(error).splitlines()]
+        raise InputError("\n".join(lines)) from error
 
 
 class DoesNotFit(InputError):

@@ -50,6 +50,9 @@ def world(tmp_path_factory):
     (folder / "empty.txt").write_text("")
     (folder / "blank.txt").write_text(" \n\n\t\n")
     (folder / "latin.txt").write_bytes("the cat sat .\nthe café sat .\n".encode("latin-1"))
+    (folder / "records.jsonl").write_text('{"body": "the cat sat ."}\n')
+    (folder / "records.txt").write_text('{"text": "the cat sat ."}\n')
+    (folder / "table.csv").write_text("text\nthe cat sat .\n")
     (folder / "folder").mkdir()
     (folder / "folder" / "thesis.tex").write_text("precious")
     (folder / "half.txt").write_text(TEXT[: len(TEXT) // 2])
@@ -198,9 +201,12 @@ PLANS = {
 # Text, vocabulary and store.
 DATA = {
     "missing corpus": (dict(data__source="absent/*.txt"), ["absent/*.txt", "no file"]),
-    "empty corpus": (dict(data__source="empty.txt"), ["empty.txt", "is empty"]),
-    "blank corpus": (dict(data__source="text.txt,blank.txt"), ["blank.txt", "no text"]),
-    "no UTF-8": (dict(data__source="text.txt,latin.txt"), ["latin.txt", "line 2", "0xe9", "UTF-8"]),
+    "empty corpus": (dict(data__source="empty.txt"), ["empty.txt holds no text", "is empty"]),
+    "blank corpus": (dict(data__source="empty.txt,blank.txt"), ["empty.txt,blank.txt holds no text", "2 problems"]),
+    "no UTF-8": (dict(data__source="latin.txt"), ["latin.txt", "line 2", "0xe9", "UTF-8"]),
+    "no field of text": (dict(data__source="records.jsonl"), ["records.jsonl, line 1", "no field 'text'", "--field"]),
+    "records in a text file": (dict(data__source="records.txt"), ["records.txt", "JSON Lines", "jsonl", "format)"]),
+    "a table": (dict(data__source="table.csv"), ["table.csv", "a table", "JSON Lines", "format)"]),
     "folder as a corpus": (dict(data__source="folder"), ["folder is a folder", "folder/*.txt"]),
     "vocabulary without [MASK]": (dict(data__vocab="maskless.txt"), ["maskless.txt", "no [MASK]"]),
     "missing vocabulary": (dict(data__vocab="absent.txt"), ["absent.txt", "vocab.txt"]),
@@ -306,7 +312,7 @@ def test_a_folder_that_is_not_of_a_run(refused):
 def test_a_folder_that_is_taken_is_not_overwritten(refused):
     for output in ("store", "folder", "text.txt"):
         line = one(
-            refused("prepare_data", "--input=text.txt", "--vocab=vocab.txt", f"--output={output}", "--valid_fraction=0")
+            refused("prepare_data", "--input=half.txt", "--vocab=vocab.txt", f"--output={output}", "--valid_fraction=0")
         )
         assert output in line and "already" in line
 

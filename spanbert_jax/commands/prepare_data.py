@@ -1,6 +1,7 @@
 """Makes a tokenised store of text: python scripts/prepare_data.py --input='text/*.jsonl.gz' --output=DIR [--vocab=...]
 
-Then pretrain on it with --config.data.store=DIR. To continue after an interruption, give the same command again.
+Then pretrain on it with --config.data.store=DIR. To continue after an interruption, give the same command again; if the
+store is finished, it does nothing.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import time
 from spanbert_jax import cli
 from spanbert_jax.configs import base
 from spanbert_jax.data.preparation.flags import add_flags, pretrain_advice, read_flags
+from spanbert_jax.errors import settings_named
 
 
 def main() -> None:
@@ -22,6 +24,7 @@ def main() -> None:
     from rich.console import Console  # slow imports, so after the flags are checked
     from tqdm import tqdm
 
+    from spanbert_jax.data.preparation.made_before import made_before
     from spanbert_jax.data.preparation.prepare import prepare
     from spanbert_jax.data.preparation.report import read_report, show_report
 
@@ -29,8 +32,12 @@ def main() -> None:
         return tqdm(items, desc=description, total=number, unit=" units", disable=None)
 
     start = time.perf_counter()
-    store = prepare(settings, flags.output, execution, watch)
+    with settings_named(lambda setting: f"--{setting}"):
+        finished = made_before(settings, flags.output, execution.strict)
+        store = finished or prepare(settings, flags.output, execution, watch)
     seconds = time.perf_counter() - start
+    before = "made before with these settings, so nothing was done (edits that keep the size of the text are not seen)"
+    how = before if finished else f"made in {seconds:.1f} s"
     console = Console(highlight=False, soft_wrap=True)
     console.print(show_report(read_report(store), flags.output))
-    console.print(f"made in {seconds:.1f} s; {pretrain_advice(settings, flags.output, config)}", markup=False)
+    console.print(f"{how}; {pretrain_advice(settings, flags.output, config)}", markup=False)

@@ -14,16 +14,26 @@ from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
 from spanbert_jax.data.order import Order
 from spanbert_jax.data.pipeline import Batch, make_batches, make_eval_batches
 from spanbert_jax.data.preparation.prepare import prepare
+from spanbert_jax.data.preparation.report import read_report
 from spanbert_jax.data.preparation.settings import ExecutionOptions, plain_settings
 from spanbert_jax.data.rows import Rows, build_rows
 from spanbert_jax.data.schemes import TAGS, settings_from_config, tags_of
 from spanbert_jax.data.sources import EMBEDDED
+from spanbert_jax.data.sources.formats import format_names
+from spanbert_jax.data.sources.problems import skipped_lines
 from spanbert_jax.data.store import Store, open_store
 from spanbert_jax.data.targets import Masker, enabled_targets
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
-from spanbert_jax.errors import InputError
+from spanbert_jax.errors import InputError, settings_named
 
 VOCAB_OF_STORE = "store"  # value of config.data.vocab
+KEYS = {  # setting of a preparation -> key of a config
+    "input": "data.source",
+    "format": "data.format",
+    "vocab": "data.vocab",
+    "lowercase": "data.lowercase",
+    "valid_fraction": "data.valid_fraction",
+}
 
 
 def data_problems(config) -> list[str]:
@@ -41,6 +51,8 @@ def data_problems(config) -> list[str]:
         problems.append(
             f"data.short_seq_prob {data.short_seq_prob} must be in [0, 1], and 0 unless data.blocks is pair"
         )
+    if data.format not in format_names():
+        problems.append(f"data.format must be one of {', '.join(format_names())}, not {data.format!r}")
     if data.vocab == VOCAB_OF_STORE and not store_names(config):
         problems.append("data.vocab = store takes the vocabulary of data.store: name one there")
     if min(data.weights) < 0 or (len(data.weights) > 1 and min(data.weights) == 0) or data.temperature <= 0:
@@ -91,9 +103,14 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
     if not config.data.store and not folder.exists():
         log(f"tokenising {config.data.source} into {folder}")
         data = config.data
-        settings = plain_settings(data.source, "text", data.vocab, data.lowercase, data.valid_fraction, config.seq_len)
-        options = ExecutionOptions(workers=0, runner="", beam_options=())
-        prepare(settings, folder, options, lambda steps, what, number: steps)
+        settings = plain_settings(
+            data.source, data.format, data.vocab, data.lowercase, data.valid_fraction, config.seq_len
+        )
+        options = ExecutionOptions(workers=0, runner="", beam_options=(), strict=False)
+        with settings_named(key_of_setting):
+            store = prepare(settings, folder, options, lambda steps, what, number: steps)
+        for line in skipped_lines(read_report(store)["skipped"]):
+            log(line)
     names: list[str | Path] = [*store_names(config)] or [folder]
     stores = [open_store(name) for name in names]
     for store in stores:
@@ -102,6 +119,13 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
     if number not in (1, len(stores)):
         raise InputError(f"data.weights: {number} of them for the {len(stores)} stores of data.store; give one each")
     return Mixture(stores)
+
+
+def key_of_setting(setting: str) -> str:
+    """Returns how the user of a config gives a setting of a preparation."""
+    if setting in KEYS:
+        return KEYS[setting]
+    return f"--{setting} of scripts/prepare_data.py; then name its store in data.store"
 
 
 def block_settings(config, split: str) -> BlockSettings:

@@ -36,7 +36,8 @@ class Splitter:
         if language != NONE and language.split("-")[0] not in LANGUAGES:
             raise InputError(
                 f"language {language!r} is unknown; give its code of two letters, such as 'en', 'de' or 'zh', "
-                "or 'none' for text with one sentence per line"
+                "or 'none' for text with one sentence per line",
+                "sentences",
             )
         self.language = language
         if language != NONE:
@@ -64,6 +65,7 @@ def import_library() -> types.ModuleType:
     except ImportError as error:
         raise InputError(
             "splitting text into sentences needs sentencex: pip install 'spanbert_jax[prepare]', "
-            "or give language 'none' for text with one sentence per line"
+            "or give language 'none' for text with one sentence per line",
+            "sentences",
         ) from error
     return sentencex

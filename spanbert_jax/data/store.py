@@ -104,10 +104,7 @@ def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: Mapping[str,
             counts += shard.counts
             entries.append(shard.entry)
         if name == "train" and not entries:
-            raise InputError(
-                "corpus: the training split holds no text that gives a single token; check the input, and that neither"
-                " the fraction of documents held out nor what drops documents takes them all"
-            )
+            raise InputError("corpus: the training split holds no text that gives a single token")
         counts.astype("<i8").tofile(folder / f"{name}.counts")
         splits[name] = {key: sum(entry[key] for entry in entries) for key in TOTALS} | {"shards": entries}
     tokenizer.save(folder)

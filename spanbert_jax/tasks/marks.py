@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from spanbert_jax.data.sources.lines import lines as lines_of
+from spanbert_jax.data.sources.lines import text_lines
 from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer
 from spanbert_jax.errors import InputError
 
@@ -117,7 +117,7 @@ def read_lines(path: Path) -> dict[str, str]:
     Raises:
       InputError: the file is not UTF-8 text, or all its lines are blank.
     """
-    lines = {f"{path}, line {number}": line for number, (_, line) in enumerate(lines_of(str(path)), 1) if line}
+    lines = {f"{path}, line {number}": line for number, line in enumerate(text_lines(str(path)), 1) if line}
     if not lines:
         raise InputError(f"{path} has no text; {HELP}, one text per line")
     return lines

@@ -76,7 +76,7 @@ class Checkpoints:
         Does nothing if there is a checkpoint of this step.
 
         Raises:
-          OSError: the first process sees that there is no room for the state.
+          OSError: the first process sees that the disk has less space than the state needs.
         """
         if step in self._manager.all_steps():
             return

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 from spanbert_jax.data.preparation.settings import Settings
 from spanbert_jax.data.sources import Document, Unit
+from spanbert_jax.data.sources.problems import Report
 
 # A word is a sequence of characters other than whitespace. In scripts without spaces between words (kana, Han, Thai,
 # Lao, Burmese, Khmer) each character is a word.
@@ -40,9 +41,12 @@ def make_cleaner(settings: Settings) -> Cleaner:
     return clean if steps else lambda document: document
 
 
-def cleaned_documents(unit: Unit, clean: Cleaner, min_words: int) -> Iterator[Document | None]:
-    """Yields the cleaned documents of a unit, and None for each with fewer than `min_words` words or no text at all."""
-    for document in unit.documents():
+def cleaned_documents(unit: Unit, clean: Cleaner, min_words: int, report: Report) -> Iterator[Document | None]:
+    """Yields the cleaned documents of a unit, and None for each with fewer than `min_words` words or no text at all.
+
+    `report` is called with each problem of the source: see `Unit`.
+    """
+    for document in unit.documents(report):
         document = clean(document)
         yield document if document and has_words(document, min_words) else None
 

@@ -9,6 +9,7 @@ from spanbert_jax.data.preparation.settings import ExecutionOptions, Settings
 
 # Defaults of all flags but --input, which is required, and those that a run's config has too: see `add_flags`.
 DEFAULTS: dict[str, Any] = dict(
+    format="auto",
     documents="blank",
     field="text",
     split="train",
@@ -25,6 +26,7 @@ DEFAULTS: dict[str, Any] = dict(
     workers=0,
     runner="",
     beam_options="",
+    strict=False,
 )
 
 
@@ -47,6 +49,9 @@ def add_flags(parser: argparse.ArgumentParser, config) -> None:
         if field.name not in defaults:
             parser.add_argument(name, type=kind, required=True, help=help)
             continue
+        if field.type is bool:
+            parser.add_argument(name, action="store_true", help=help)
+            continue
         default = defaults[field.name]
         if default != "":
             help += " (default: %(default)s)"
@@ -60,7 +65,8 @@ def read_flags(flags: argparse.Namespace) -> tuple[Settings, ExecutionOptions]:
     if flags.ngrams:
         tags.append("ngrams")
     values["tags"] = tuple(dict.fromkeys(tags))
-    return Settings(**values), ExecutionOptions(flags.workers, flags.runner, tuple(shlex.split(flags.beam_options)))
+    beam_options = tuple(shlex.split(flags.beam_options))
+    return Settings(**values), ExecutionOptions(flags.workers, flags.runner, beam_options, flags.strict)
 
 
 def pretrain_advice(settings: Settings, store: str, config) -> str:

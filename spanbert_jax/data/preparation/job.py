@@ -22,6 +22,7 @@ from spanbert_jax.data.preparation.settings import Settings
 from spanbert_jax.data.preparation.work_folder import WorkFolder, writing
 from spanbert_jax.data.shard import Shard, ShardWriter, shard_files, token_dtype
 from spanbert_jax.data.sources import Document, Unit
+from spanbert_jax.data.sources.problems import HARMLESS, Skipped
 from spanbert_jax.data.store import SPLITS
 from spanbert_jax.data.tagging import Tagger
 from spanbert_jax.data.tokenizer import Tokenizer
@@ -42,6 +43,7 @@ class CleaningJob:
 
     settings: Settings
     folder: str  # the work folder
+    strict: bool  # whether a problem of the source is refused, not skipped
 
     @functools.cached_property
     def work(self) -> WorkFolder:
@@ -68,7 +70,8 @@ class CleaningJob:
             return
         near = self.settings.dedup == "near"
         with writing(self.work.path), self.work.new_files() as folder:
-            cleaned = cleaned_documents(task.unit, self.clean, self.settings.min_words)
+            skipped = Skipped(self.strict)  # counted when the unit is tokenised
+            cleaned = cleaned_documents(task.unit, self.clean, self.settings.min_words, skipped)
             documents = (document for document in cleaned if document)
             with open(folder / "digests", "wb") as digests, open(folder / "signatures", "wb") as signatures:
                 for some_digests, some_signatures in duplicates.sign(documents, near):
@@ -91,10 +94,13 @@ class CleaningJob:
             while data := file.read(1 << 16):
                 yield from data
 
-    def texts(self, task: Task, dropped: dict[str, int]) -> Iterator[tuple[str, Document]]:
-        """Yields (split, document) for each document of a unit to store; counts the others in `dropped`, by reason."""
+    def texts(self, task: Task, dropped: dict[str, int], skipped: Skipped) -> Iterator[tuple[str, Document]]:
+        """Yields (split, document) for each document of a unit to store.
+
+        Counts the other documents in `dropped`, by reason, and what is no document in `skipped`.
+        """
         statuses = self.statuses(task)
-        for document in cleaned_documents(task.unit, self.clean, self.settings.min_words):
+        for document in cleaned_documents(task.unit, self.clean, self.settings.min_words, skipped):
             if document is None:
                 dropped["short"] += 1
                 continue
@@ -125,13 +131,16 @@ class TokenisingJob(CleaningJob):
         return self.work.units / f"{number:05d}.json"
 
     def summary(self, number: int) -> dict | None:
-        """Returns what was found in a unit: documents read and dropped, and per split with text its shard.
+        """Returns what was found in a unit: documents read and dropped, what was skipped, and each split's shard.
 
-        It is None if the unit is not finished or files of its shards are missing or incomplete.
+        It is None if the unit is not finished, if files of its shards are missing or incomplete, or if something was
+        skipped that must now be refused.
         """
         try:
             summary = json.loads(self.summary_file(number).read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            return None
+        if self.strict and summary["skipped"].keys() - {HARMLESS}:
             return None
         token_bytes = token_dtype(self.tokenizer.vocab_size).itemsize
         kinds = self.tagger.kinds if self.tagger else ()
@@ -156,14 +165,14 @@ class TokenisingJob(CleaningJob):
         """Writes the shards of a unit, one per split with text in it, and its summary."""
         if self.summary(task.number):
             return
-        dropped, num_added = no_documents_dropped(), 0
+        dropped, skipped, num_added = no_documents_dropped(), Skipped(self.strict), 0
         with writing(self.work.path), self.work.new_files() as folder:
             writers = {
                 split: ShardWriter(folder, f"{split}-{task.number:05d}", self.tokenizer, self.tagger)
                 for split in SPLITS
             }
             try:
-                for split, document in self.texts(task, dropped):
+                for split, document in self.texts(task, dropped, skipped):
                     writers[split].add(document)
                     num_added += 1
                 shards = {split: shard for split, writer in writers.items() if (shard := writer.close())}
@@ -179,6 +188,7 @@ class TokenisingJob(CleaningJob):
             summary = {
                 "documents": num_added + sum(dropped.values()),
                 "dropped": dropped | {"empty": num_added - num_stored},
+                "skipped": skipped.to_json(),
                 "splits": {split: describe_shard(shard) for split, shard in shards.items()},
             }
             self.work.write(self.summary_file(task.number), json.dumps(summary).encode("utf-8"))

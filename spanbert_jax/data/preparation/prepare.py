@@ -23,10 +23,14 @@ from spanbert_jax.data.preparation.workers import run_tasks
 from spanbert_jax.data.shard import Shard
 from spanbert_jax.data.sources import Unit, find_units
 from spanbert_jax.data.sources.paths import is_remote
+from spanbert_jax.data.sources.problems import HARMLESS, Problem, Skipped
 from spanbert_jax.data.store import FORMAT, SPLITS, Store, open_store, write_index
 from spanbert_jax.data.tagging import Tagger
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
+
+# Problems before the first document at which a source is refused: some seconds of reading.
+MAX_PROBLEMS = 100_000
 
 # A vocabulary is trained on at most so many characters of text: an even share of each unit, from its beginning.
 VOCABULARY_CHARACTERS = 1 << 28
@@ -53,18 +57,19 @@ def prepare(settings: Settings, output: str | Path, execution: ExecutionOptions,
         advice = "give a local or mounted folder, and copy the store there"
         raise InputError(f"{output}: workers cannot rename files in a remote folder; {advice}")
     make_cleaner(settings)  # raises what a worker would raise later
-    units = find_units(settings.input, settings.field, settings.split, settings.data_dir, settings.documents)
+    units = source_units(settings)
+    check_beginning(settings.input, units, execution.strict)
     tokenizer = None if settings.train_vocab else load_tokenizer(settings.vocab, settings.lowercase)
     tagger = make_tagger(settings, tokenizer)
     with work_folder(Path(output), make_plan(settings, units, tokenizer, tagger)) as work:
         if work:
             tasks = [Task(number, unit, 0) for number, unit in enumerate(units)]
-            cleaning = CleaningJob(settings, str(work.path))
+            cleaning = CleaningJob(settings, str(work.path), execution.strict)
             if settings.dedup != "none":
                 tasks = find_duplicates(cleaning, tasks, execution, watch)
             if tokenizer is None:
                 tokenizer = train_tokenizer(cleaning, tasks, watch)
-            job = TokenisingJob(settings, str(work.path), tokenizer, tagger)
+            job = TokenisingJob(settings, str(work.path), execution.strict, tokenizer, tagger)
             run_all(job, "tokenise", tasks, execution, watch, "tokenising")
             merge(job, tasks)
             finish(work, Path(output))
@@ -80,6 +85,38 @@ def run_all(
             pass
 
 
+def source_units(settings: Settings) -> Sequence[Unit]:
+    """Returns the units of the source. Raises InputError as `find_units` does."""
+    source, field, split, data_dir = settings.input, settings.field, settings.split, settings.data_dir
+    return find_units(source, field, split, data_dir, settings.documents, settings.format)
+
+
+def check_beginning(source: str, units: Sequence[Unit], strict: bool) -> None:
+    """Reads the source up to its first document: a wrong field, format or file shows before the long work.
+
+    Raises:
+      InputError: there is no document, or none before MAX_PROBLEMS problems; or, if `strict`, as `refuse` does.
+    """
+    skipped = Skipped(strict)
+
+    def none_found() -> InputError:
+        if not skipped.counts:
+            return InputError(f"corpus: {source} holds no text")
+        kind = max(skipped.counts, key=lambda kind: (kind != HARMLESS, skipped.counts[kind]))
+        problem, count = skipped.first[kind][0], sum(skipped.counts.values())
+        found = f"but {count:,} problems, such as {problem.message()}" if count > 1 else f"({problem.message()})"
+        return InputError(f"corpus: {source} holds no text {found}; {problem.advice}", problem.setting)
+
+    def report(problem: Problem) -> None:
+        skipped(problem)
+        if sum(skipped.counts.values()) - skipped.counts.get(HARMLESS, 0) >= MAX_PROBLEMS:
+            raise none_found()
+
+    if next((True for unit in units for _ in unit.documents(report)), False):
+        return
+    raise none_found()
+
+
 def make_tagger(settings: Settings, tokenizer: Tokenizer | None) -> Tagger | None:
     """Returns the tagger of the kinds in `settings`, None if there are none. Raises InputError as `Tagger` does."""
     if not settings.tags:
@@ -92,7 +129,7 @@ def make_plan(settings: Settings, units: Sequence[Unit], tokenizer: Tokenizer | 
     """Returns everything that decides the bytes of a store, in JSON types."""
     return {
         "format": FORMAT,
-        "settings": dataclasses.asdict(settings) | {"tags": list(settings.tags)},
+        "settings": settings.to_json(),
         "vocabulary": tokenizer.fingerprint if tokenizer else None,
         "tagger": tagger.describe() if tagger else None,
         "units": [[unit.name, unit.fingerprint] for unit in units],
@@ -154,7 +191,7 @@ def vocabulary_text(job: CleaningJob, tasks: list[Task], watch: Watch) -> Iterat
     share = VOCABULARY_CHARACTERS // len(tasks)
     for task in watch(tasks, "reading for the vocabulary", len(tasks)):
         remaining = share
-        for split, document in job.texts(task, no_documents_dropped()):
+        for split, document in job.texts(task, no_documents_dropped(), Skipped(job.strict)):
             if split == "train":
                 yield from document
                 remaining -= sum(map(len, document))
@@ -181,7 +218,8 @@ def merge(job: TokenisingJob, tasks: list[Task]) -> None:
     with writing(job.work.path):
         shards = {split: shards_of(job, split, summaries) for split in SPLITS}
         write_index(job.work.store, job.tokenizer, job.tagger, shards)
-        write_report(job.work.store, make_report(job, summaries, open_store(job.work.store)))
+        source_bytes = sum(task.unit.size for task in tasks)
+        write_report(job.work.store, make_report(job, source_bytes, summaries, open_store(job.work.store)))
 
 
 def shards_of(job: TokenisingJob, split: str, summaries: list[dict]) -> Iterator[Shard]:
@@ -200,14 +238,14 @@ def check_splits(settings: Settings, tasks: list[Task], summaries: list[dict]) -
         required = split == "train" or (settings.valid_fraction > 0 and not source_has_splits)
         if not required or any(split in summary["splits"] for summary in summaries):
             continue
+        setting = "valid_fraction"
         if num_dropped == num_read:
-            advice = "check min_words, dedup and the text"
+            used = [name for name, off in (("min_words", 0), ("dedup", "none")) if getattr(settings, name) != off]
+            advice, setting = f"check {' and '.join([*used, 'the text'])}", ""
         elif split == "valid":
-            advice = "raise valid_fraction, or set it to 0 to hold out none"
+            advice = f"hold out a larger share than {settings.valid_fraction}, or 0 for none"
         else:
-            advice = "lower valid_fraction"
+            advice = f"hold out a smaller share than {settings.valid_fraction}"
         dropped = f" ({num_dropped} were dropped)" if num_dropped else ""
-        raise InputError(
-            f"corpus: none of the {num_read} documents of {settings.input}{dropped} is in the split {split!r}"
-            f" (valid_fraction={settings.valid_fraction}); {advice}"
-        )
+        problem = f"none of the {num_read} documents of {settings.input}{dropped} is in the split {split!r}"
+        raise InputError(f"corpus: {problem}; {advice}", setting)

@@ -3,7 +3,6 @@
 It does not depend on when or how the store was made: it is as reproducible as the store.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.text import Text
 from spanbert_jax.data.blocks import BlockSettings, split_blocks
 from spanbert_jax.data.packing import pack_blocks
 from spanbert_jax.data.preparation.job import TokenisingJob
+from spanbert_jax.data.sources.problems import skipped_lines, summed
 from spanbert_jax.data.store import SPLITS, Store
 from spanbert_jax.errors import InputError
 
@@ -32,12 +32,14 @@ DROPPED = {  # reason in report.json -> text
 Column = str | Callable[[dict], str]  # a key of a split's figures, or a function of them
 
 
-def make_report(job: TokenisingJob, summaries: list[dict], store: Store) -> dict:
+def make_report(job: TokenisingJob, source_bytes: int, summaries: list[dict], store: Store) -> dict:
     """Returns the report on a store made of units with these summaries (see TokenisingJob.summary), in JSON types."""
     return {
-        "settings": dataclasses.asdict(job.settings),
+        "settings": job.settings.to_json(),
+        "source_bytes": source_bytes,
         "units": len(summaries),
         "documents_read": sum(summary["documents"] for summary in summaries),
+        "skipped": summed(summary["skipped"] for summary in summaries),
         "documents_dropped": {reason: sum(summary["dropped"][reason] for summary in summaries) for reason in DROPPED},
         "vocab_size": store.vocab_size,
         "seq_len": job.settings.seq_len,
@@ -126,6 +128,7 @@ def show_report(report: dict, where: str) -> Group:
     documents = f"{report['documents_read']:,} documents read, dropped: {', '.join(dropped) or 'none'}"
     return Group(
         Text(f"store {where}: vocabulary of {report['vocab_size']:,} tokens; {documents}"),
+        *(Text(line) for line in skipped_lines(report.get("skipped", {}))),  # reports of release 0.1 have none
         splits_table(splits),
         Text(f"in rows of {report['seq_len']} tokens:"),
         rows_table(splits),

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from spanbert_jax.data.sources.formats import format_names
 from spanbert_jax.errors import InputError
 
 DOCUMENTS = ("blank", "line", "file")
@@ -24,8 +25,12 @@ class Settings:
     """
 
     input: str = _described(
-        "'embedded', 'tfds:name', or paths or globs of .txt, .jsonl or .parquet files (also .gz, .xz, ...; also "
-        "gs://), separated by commas"
+        "'embedded', 'tfds:name', or paths or globs of files (text, .jsonl, .json or .parquet, also .gz, .xz, ...; "
+        "also gs://), separated by commas"
+    )
+    format: str = _described(
+        "format of the files: text; jsonl, a record per line; json, an array of records; parquet; wiki, output of "
+        "WikiExtractor; auto: by their suffixes and first bytes"
     )
     documents: str = _described(
         "what a document of plain text is: the lines up to a 'blank' line, each a sentence or paragraph; each 'line'; "
@@ -56,29 +61,40 @@ class Settings:
     spacy_model: str = _described("installed spaCy pipeline for the tags 'entities' and 'phrases'")
     seq_len: int = _described("tokens per row, to report how full the rows will be")
 
+    def to_json(self) -> dict:
+        """Returns the settings in JSON types."""
+        return dataclasses.asdict(self) | {"tags": list(self.tags)}
+
     def check(self) -> None:
-        """Raises InputError for an invalid value."""
-        choices = {"documents": DOCUMENTS, "unicode": UNICODE, "dedup": DEDUP, "lowercase": LOWERCASE}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        """Raises InputError for invalid values; all of them are named."""
+        choices = {"format": format_names(), "documents": DOCUMENTS, "unicode": UNICODE, "dedup": DEDUP}
+        problems = [
+            f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}"
+            for name, allowed in (choices | {"lowercase": LOWERCASE}).items()
+            if getattr(self, name) not in allowed
+        ]
         if not 0 <= self.valid_fraction < 1:
-            raise InputError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+            problems.append(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
         if not 0 < self.near_threshold <= 1:
-            raise InputError(f"near_threshold must be in (0, 1], not {self.near_threshold}")
+            problems.append(f"near_threshold must be in (0, 1], not {self.near_threshold}")
         for name in ("min_words", "train_vocab"):
             if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+                problems.append(f"{name} must not be negative, not {getattr(self, name)}")
         if self.seq_len < 3:
-            raise InputError(f"seq_len must be at least 3, not {self.seq_len}")
+            problems.append(f"seq_len must be at least 3, not {self.seq_len}")
+        if problems:
+            raise InputError("\n".join(problems))
 
 
-def plain_settings(input: str, field: str, vocab: str, lowercase: str, valid_fraction: float, seq_len: int) -> Settings:
+def plain_settings(
+    input: str, format: str, vocab: str, lowercase: str, valid_fraction: float, seq_len: int
+) -> Settings:
     """Returns settings that take a source as it is: each line is a sentence; nothing is changed, dropped or tagged."""
     return Settings(
         input=input,
+        format=format,
         documents="blank",
-        field=field,
+        field="text",
         split="train",
         data_dir="",
         vocab=vocab,
@@ -105,6 +121,10 @@ class ExecutionOptions:
     runner: str = _described("Apache Beam runner to use instead: DirectRunner, FlinkRunner, DataflowRunner, ...")
     beam_options: tuple[str, ...] = _described(
         "flags for Beam, as in '--direct_num_workers=4 --direct_running_mode=multi_processing'"
+    )
+    strict: bool = _described(
+        "refuse the source at its first empty file, broken record or document that is not UTF-8; they are skipped, "
+        "counted and reported otherwise"
     )
 
     def processes(self, size: int) -> int:

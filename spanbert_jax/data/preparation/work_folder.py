@@ -60,6 +60,12 @@ class WorkFolder:
             os.replace(folder / target.name, target)
 
 
+def work_path(output: str | Path) -> Path:
+    """Returns the path of the work folder of the store at `output`."""
+    output = Path(output).absolute()  # "." has no name from which to derive the work folder's
+    return output.parent / f"{output.name}.partial"
+
+
 @contextlib.contextmanager
 def work_folder(output: Path, plan: dict) -> Iterator[WorkFolder | None]:
     """Opens the work folder of the store at `output` for this process alone.
@@ -76,8 +82,7 @@ def work_folder(output: Path, plan: dict) -> Iterator[WorkFolder | None]:
     Raises:
       InputError: `output` exists, the folder cannot be written, another process works in it, or it has another plan.
     """
-    output = output.absolute()  # "." has no name from which to derive the work folder's
-    path = output.parent / f"{output.name}.partial"
+    output, path = output.absolute(), work_path(output)
     with contextlib.ExitStack() as stack:
         if not (path / PLAN_FILE).exists():  # no preparation was begun
             refuse_existing(output)
@@ -148,10 +153,7 @@ def check_plan(path: Path, plan: dict) -> None:
 
 def plan_differences(begun: dict, plan: dict) -> list[str]:
     """Returns a description of each difference between the plan that was begun and the present one."""
-    differences = []
-    for key, value in plan["settings"].items():
-        if begun["settings"].get(key) != value:
-            differences.append(f"{key} was {begun['settings'].get(key)!r}, now {value!r}")
+    differences = setting_differences(begun["settings"], plan["settings"])
     for key in sorted(begun.keys() | plan.keys()):
         if key not in ("settings", "units") and begun.get(key) != plan.get(key):
             differences.append(f"another {key}")
@@ -161,6 +163,11 @@ def plan_differences(begun: dict, plan: dict) -> list[str]:
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         differences.append(f"the input has changed ({changed[0]}{others})")
     return differences
+
+
+def setting_differences(before: dict, now: dict) -> list[str]:
+    """Returns a description of each difference between two settings, in JSON types."""
+    return [f"{key} was {before.get(key)!r}, now {value!r}" for key, value in now.items() if before.get(key) != value]
 
 
 def remove_if_nothing_finished(path: Path) -> None:

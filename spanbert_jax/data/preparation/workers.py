@@ -1,6 +1,7 @@
 """Execution of tasks by processes of this machine or on Apache Beam. A task's result is the files it writes."""
 
 import concurrent.futures
+import json
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -53,7 +54,8 @@ def run_in_processes(function: Callable[[Task], None], tasks: list[Task], proces
     except BrokenProcessPool:
         raise InputError(
             "a worker was killed, perhaps because memory ran out; run the same command again to continue, with fewer"
-            " --workers"
+            " workers",
+            "workers",
         ) from None
     finally:
         if not finished:
@@ -114,7 +116,7 @@ def run_on_beam(job: CleaningJob, method: str, tasks: list[Task], execution: Exe
     for task in tasks:
         error_file = job.error_file(task.number)
         if error_file.exists():
-            raise InputError(error_file.read_text(encoding="utf-8"))
+            raise InputError(*json.loads(error_file.read_text(encoding="utf-8")))
         yield
 
 
@@ -126,4 +128,4 @@ def do_task_on_beam(task: Task, job: CleaningJob, method: str) -> None:
     try:
         getattr(job, method)(task)
     except InputError as error:
-        job.error_file(task.number).write_text(str(error), encoding="utf-8")
+        job.error_file(task.number).write_text(json.dumps([str(error), error.setting]), encoding="utf-8")

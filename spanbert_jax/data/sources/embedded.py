@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spanbert_jax.data.sources import text
+from spanbert_jax.data.sources.problems import Report, refuse
 from spanbert_jax.data.sources.units import Document, digest
 
 SPLITS = ("train", "valid")
@@ -39,14 +40,14 @@ class EmbeddedUnit:
         """See `Unit`."""
         return self.split == "valid"
 
-    def documents(self) -> Iterator[Document]:
-        """See `Unit`."""
+    def documents(self, report: Report = refuse) -> Iterator[Document]:
+        """See `Unit`; there is no problem to report."""
         return embedded_documents(self.split)
 
 
 def embedded_documents(split: str) -> Iterator[Document]:
     """Yields the documents of one split ("train", "valid") of the embedded corpus."""
-    return text.documents_between_blank_lines(str(embedded_file(split)), 0, None, "")
+    return text.documents_between_blank_lines(str(embedded_file(split)), 0, None, "", refuse)
 
 
 def embedded_units() -> list[EmbeddedUnit]:

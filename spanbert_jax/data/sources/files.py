@@ -1,51 +1,12 @@
 """File sources: small files are grouped into units, large files are divided into ranges."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterator
 
-from spanbert_jax.data.sources import jsonl, parquet, text
-from spanbert_jax.data.sources.lines import compression, num_byte_offsets
+from spanbert_jax.data.sources.formats import Format, formats_of, named
 from spanbert_jax.data.sources.paths import find_files, size_and_stamp
+from spanbert_jax.data.sources.problems import HARMLESS, Problem, Report, refuse
 from spanbert_jax.data.sources.units import Document, digest, even_ranges, group, unit_size
-from spanbert_jax.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """How the files of one format are divided into ranges and read.
-
-    Attributes:
-      num_offsets: (path, bytes) -> number of offsets at which a range of the file may begin; 1 if it cannot be divided.
-      documents: (path, begin, end, field) -> documents of the range begin..end of offsets; `end` None: end of the file.
-      offsets: what the offsets count, for messages.
-    """
-
-    num_offsets: Callable[[str, int], int]
-    documents: Callable[[str, int, int | None, str], Iterator[Document]]
-    offsets: str
-
-
-JSONL = Format(num_byte_offsets, jsonl.documents, "bytes")
-FORMATS = {  # by file suffix
-    ".jsonl": JSONL,
-    ".ndjson": JSONL,
-    ".parquet": Format(parquet.num_row_groups, parquet.documents, "row groups"),
-}
-TEXT_FORMATS = {  # of all other files, by what a document is
-    "blank": Format(num_byte_offsets, text.documents_between_blank_lines, "bytes"),
-    "line": Format(num_byte_offsets, text.documents_per_line, "bytes"),
-    "file": Format(lambda path, size: 1, text.document_per_file, "bytes"),
-}
-
-
-def format_of(path: str, documents: str) -> Format:
-    """Returns the format of a file by its suffix, ignoring that of a compression: "a.jsonl.gz" is JSON Lines.
-
-    `documents`, a key of TEXT_FORMATS, selects the format of plain text.
-    """
-    suffix = PurePosixPath(path.removesuffix(compression(path))).suffix
-    return FORMATS.get(suffix, TEXT_FORMATS[documents])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +18,7 @@ class Span:
     end: int | None  # None: the end of the file
     size: int  # bytes
     stamp: str  # changes when the file is written again
-    text: str  # a key of TEXT_FORMATS
+    format_name: str
 
     @property
     def whole(self) -> bool:
@@ -67,16 +28,30 @@ class Span:
     @property
     def format(self) -> Format:
         """The format of the file."""
-        return format_of(self.path, self.text)
+        return named(self.format_name)
 
-    def documents(self, field: str) -> Iterator[Document]:
-        """Yields the documents. Raises InputError if they cannot be read, or if a whole file has none."""
-        empty = True
-        for document in self.format.documents(self.path, self.begin, self.end, field):
-            empty = False
+    def documents(self, field: str, report: Report) -> Iterator[Document]:
+        """Yields the documents. Problems are reported; that a whole file has no text is one, unless it has others."""
+        found = False
+
+        def report_and_note(problem: Problem) -> None:
+            nonlocal found
+            found = found or problem.kind != HARMLESS
+            report(problem)
+
+        for document in self.format.documents(self.path, self.begin, self.end, field, report_and_note):
+            found = True
             yield document
-        if empty and self.whole:
-            raise InputError(f"corpus: {self.path} has no text; remove it from the input")
+        if self.whole and not found:
+            report(
+                Problem(
+                    "empty",
+                    self.path,
+                    None,
+                    "it has no text" if self.size else "it is empty",
+                    "remove it from the input",
+                )
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,31 +79,31 @@ class FileUnit:
         """See `Unit`."""
         return digest(self)
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, report: Report = refuse) -> Iterator[Document]:
         """See `Unit`."""
         for span in self.spans:
-            yield from span.documents(self.field)
+            yield from span.documents(self.field, report)
 
 
-def file_units(source: str, field: str, documents: str) -> list[FileUnit]:
+def file_units(source: str, field: str, documents: str, format: str) -> list[FileUnit]:
     """Returns the units of comma-separated paths and globs; the arguments are those of `find_units`.
 
     Raises:
-      InputError: no file is found, a file is empty, or a Parquet file is unreadable.
+      InputError: no file is found, files cannot be read, or their format is not known.
     """
-    found = [(path, *size_and_stamp(path)) for path in find_files(source)]
-    for path, size, _ in found:
-        if not size:
-            raise InputError(f"corpus: {path} is empty; remove it from the input")
-    target = unit_size(sum(size for _, size, _ in found))
-    spans = [span for path, size, stamp in found for span in file_spans(path, size, stamp, documents, target)]
+    paths = find_files(source)
+    formats = formats_of(paths, format, documents)
+    files = [Span(path, 0, None, *size_and_stamp(path), name) for path, name in zip(paths, formats, strict=True)]
+    target = unit_size(sum(file.size for file in files))
+    spans = (span for file in files for span in divided(file, target))
     return [FileUnit(neighbours, field) for neighbours in group(spans, target)]
 
 
-def file_spans(path: str, size: int, stamp: str, documents: str, target: int) -> list[Span]:
+def divided(file: Span, target: int) -> list[Span]:
     """Returns even ranges of at most about `target` bytes, or the whole file if it is small or cannot be divided."""
-    count = -(-size // target)
-    ranges = even_ranges(format_of(path, documents).num_offsets(path, size), count) if count > 1 else []
+    count = -(-file.size // target)
+    ranges = even_ranges(file.format.num_offsets(file.path, file.size), count) if count > 1 else []
     if len(ranges) < 2:
-        return [Span(path, 0, None, size, stamp, documents)]
-    return [Span(path, begin, end, size // len(ranges), stamp, documents) for begin, end in ranges]
+        return [file]
+    size = file.size // len(ranges)
+    return [dataclasses.replace(file, begin=begin, end=end, size=size) for begin, end in ranges]

@@ -18,21 +18,29 @@ INSTALL = {"gs": "pip install 'spanbert_jax[gcs]'", "gcs": "pip install 'spanber
 
 
 def find_files(source: str) -> list[str]:
-    """Returns the files that comma-separated paths and globs name, each once; the matches of a glob are sorted.
+    """Returns the files that comma-separated paths and globs name; the matches of a glob are sorted.
+
+    A file that is named several times is returned once, under its first name.
 
     Raises:
       InputError: a path or glob names no file, or a folder, or cannot be looked up.
     """
     patterns = [pattern.strip() for pattern in source.split(",") if pattern.strip()]
     if not patterns:
-        raise InputError(f"corpus: the input is empty; {USAGE}")
-    found: dict[str, None] = {}
+        raise InputError(f"corpus: the input is empty; {USAGE}", "input")
+    found: dict[str, str] = {}  # identity -> as it was named first
     for pattern in patterns:
         files = remote_files(pattern) if is_remote(pattern) else local_files(pattern)
         if not files:
-            raise InputError(f"corpus: no file matches {pattern}; {USAGE}")
-        found |= dict.fromkeys(files)
-    return list(found)
+            raise InputError(f"corpus: no file matches {pattern}; {USAGE}", "input")
+        for file in files:
+            found.setdefault(identity(file), file)
+    return list(found.values())
+
+
+def identity(path: str) -> str:
+    """Returns what all names of a file have in common: the path without links, "." and "..", for a local one."""
+    return path if is_remote(path) else os.path.realpath(path)
 
 
 def is_remote(path: str) -> bool:
@@ -86,12 +94,15 @@ def size_and_stamp(path: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def open_bytes(path: str) -> Iterator[IO[bytes]]:
-    """Opens a file for reading its bytes as they are stored. Errors of opening or reading become InputErrors."""
+def open_bytes(path: str, block_bytes: int | None = None) -> Iterator[IO[bytes]]:
+    """Opens a file for reading its bytes as they are stored. Errors of opening or reading become InputErrors.
+
+    `block_bytes`: how much of a remote file is read at a time; None: as its file system sees fit.
+    """
     if is_remote(path):
         with remote_errors(path):
             files, name = file_system(path)
-            with files.open(name, "rb") as file:
+            with files.open(name, "rb", block_size=block_bytes) as file:
                 yield file
         return
     try:

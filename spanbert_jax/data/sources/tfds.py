@@ -8,7 +8,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.read_only_builder import builder_from_files
 
-from spanbert_jax.data.sources.units import Document, digest, document_lines, even_ranges, group, unit_size
+from spanbert_jax.data.sources.problems import Problem, Report, refuse
+from spanbert_jax.data.sources.records import document_of_text
+from spanbert_jax.data.sources.units import Document, digest, even_ranges, group, unit_size
 from spanbert_jax.errors import InputError
 
 MAX_RANGES_PER_SHARD = 8  # reading a range within a shard also reads the records before it
@@ -57,19 +59,25 @@ class TfdsUnit:
         """See `Unit`."""
         return digest(self)
 
-    def documents(self) -> Iterator[Document]:
-        """See `Unit`; a record with blank text yields no document."""
+    def documents(self, report: Report = refuse) -> Iterator[Document]:
+        """See `Unit`."""
         builder = tfds.builder_from_directory(self.folder)
         for records in self.ranges:
             for number, text in enumerate(record_texts(builder, records, self.field), records.begin):
-                try:
-                    document = document_lines(text.decode("utf-8"))
-                except UnicodeDecodeError as error:
-                    where = f"{self.folder}, record {number} of {records.split}, byte {error.start}"
-                    problem = f"0x{text[error.start]:02x} is not UTF-8"
-                    raise InputError(f"corpus: {where}: {problem}; prepare the data set again") from error
-                if document:
+                document = document_of_bytes(text, self.field, f"{self.folder}, record {number} of {records.split}")
+                if isinstance(document, Problem):
+                    report(document)
+                else:
                     yield document
+
+
+def document_of_bytes(text: bytes, field: str, where: str) -> Document | Problem:
+    """Returns the document in the bytes of a feature, or the problem that there is none."""
+    try:
+        return document_of_text(text.decode("utf-8"), field, where, None)
+    except UnicodeDecodeError as error:
+        what = f"byte {error.start} is 0x{text[error.start]:02x}, not UTF-8"
+        return Problem("encoding", where, None, what, "prepare the data set again")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +104,12 @@ def tfds_units(name: str, field: str, split: str, data_dir: str) -> list[TfdsUni
         known = ", ".join(f"{key} ({info.num_examples:,} records)" for key, info in splits.items())
         message = str(error).strip("'").split("\n")[0]
         advice = f"It has {known}; see tensorflow.org/datasets/splits"
-        raise InputError(f"corpus: tfds:{name}, split '{split}': {message} {advice}") from error
+        raise InputError(f"corpus: tfds:{name}, split '{split}': {message} {advice}", "split") from error
     shards = shards_by_file(splits)
     target = unit_size(int(sum(file.take * shards[file.filename].record_bytes for file in files)))
     ranges = [records for file in files for records in shard_ranges(file, shards[file.filename], target)]
     if not ranges:
-        raise InputError(f"corpus: tfds:{name}, split '{split}': it has no records")
+        raise InputError(f"corpus: tfds:{name}, split '{split}': it has no records; name another", "split")
     stamp = ", ".join(f"{key}: {info.num_bytes}" for key, info in sorted(splits.items()))
     return [TfdsUnit(str(builder.data_path), neighbours, field, stamp) for neighbours in group(ranges, target)]
 
@@ -135,10 +143,10 @@ def find_builder(name: str, data_dir: str):
         known = name.split("/")[0].split(":")[0] in tfds.list_builders(with_community_datasets=False)
         if known:
             command = f"tfds build {name} --data_dir={folder}"
-            advice = f"prepare it on a machine with a network ({command}), or name its folder (--data_dir)"
+            advice = f"prepare it on a machine with a network ({command}), or name its folder"
         else:
-            advice = "TFDS has none of this name either; check it, or name the folder above its own (--data_dir)"
-        raise InputError(f"corpus: tfds:{name} is not prepared in {folder}; {advice}") from error
+            advice = "TFDS has none of this name either; check it, or name the folder above its own"
+        raise InputError(f"corpus: tfds:{name} is not prepared in {folder}; {advice}", "data_dir") from error
     except (ValueError, OSError, tf.errors.OpError) as error:
         message = " ".join(str(error).split())[:200]
         raise InputError(f"corpus: tfds:{name} cannot be read ({message}); give tfds:name/config:version") from error
@@ -151,7 +159,7 @@ def check_feature(builder, name: str, field: str) -> None:
     text_features = sorted(key for key, feature in named if is_text(feature))
     if field not in text_features:
         known = ", ".join(f"'{key}'" for key in text_features) or "none"
-        raise InputError(f"corpus: tfds:{name}: no feature of text '{field}'; name one of these (--field): {known}")
+        raise InputError(f"corpus: tfds:{name}: no feature of text '{field}'; name one of these: {known}", "field")
 
 
 def is_text(feature) -> bool:

@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from spanbert_jax.data.sources.problems import Report, refuse
+
 Document = list[str]  # stripped, non-empty lines; at least one
 
 TARGET_UNITS = 256  # approximate number of units of a large source: enough to keep many cores busy until the end
@@ -34,11 +36,14 @@ class Unit(Protocol):
     def held_out(self) -> bool | None:
         """Whether the documents belong to the split "valid", for a source with splits of its own; else None."""
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, report: Report = refuse) -> Iterator[Document]:
         """Yields the documents in the order of the source; the largest document bounds the memory.
 
+        Args:
+          report: is called with each problem; the document or file that has it is skipped if that returns.
+
         Raises:
-          InputError: a document cannot be read.
+          InputError: a file cannot be read.
         """
 
 

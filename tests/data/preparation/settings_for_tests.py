@@ -7,6 +7,7 @@ from spanbert_jax.data.preparation.prepare import prepare
 from spanbert_jax.data.preparation.settings import ExecutionOptions, Settings
 
 PLAIN = dict(
+    format="auto",
     documents="blank",
     field="text",
     split="train",
@@ -29,10 +30,12 @@ PLAIN = dict(
 FLAGS = [f"--{key}={value}" for key, value in PLAIN.items() if key not in ("tags", "spacy_model")]
 
 
-def prepared(source, folder, workers=1, runner="", watch=lambda items, description, number: items, **changes):
+def prepared(
+    source, folder, workers=1, runner="", strict=False, watch=lambda items, description, number: items, **changes
+):
     """The store made of the files that `source` names; `changes` override settings."""
     settings = Settings(**PLAIN | {"input": str(source)} | changes)
-    return prepare(settings, Path(folder), ExecutionOptions(workers, runner, beam_options=()), watch)
+    return prepare(settings, Path(folder), ExecutionOptions(workers, runner, (), strict), watch)
 
 
 def digests(folder) -> dict[str, str]:

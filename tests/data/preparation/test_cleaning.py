@@ -7,6 +7,7 @@ import pytest
 
 from spanbert_jax.data.preparation.cleaning import cleaned_documents, has_words, is_held_out, make_cleaner
 from spanbert_jax.data.preparation.settings import Settings
+from spanbert_jax.data.sources.problems import refuse
 from tests.data.preparation.settings_for_tests import PLAIN
 
 SETTINGS = Settings(input="embedded", **PLAIN)
@@ -57,10 +58,10 @@ def test_words_are_counted_in_every_script(document, words):
 
 def test_short_documents_are_dropped():
     class Unit:
-        def documents(self):
+        def documents(self, report):
             yield from (["a b c"], ["a b"], ["", "a"])
 
-    assert list(cleaned_documents(Unit(), lambda document: document, 3)) == [["a b c"], None, None]
+    assert list(cleaned_documents(Unit(), lambda document: document, 3, refuse)) == [["a b c"], None, None]
 
 
 def test_share_of_held_out_documents_and_its_growth():

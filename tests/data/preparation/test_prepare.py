@@ -175,10 +175,19 @@ def die(function):
 def test_an_error_in_the_text_leaves_no_files(execution, files, tmp_path):
     if "runner" in execution:
         pytest.importorskip("apache_beam", reason="needs the extra beam")
-    (tmp_path / "text" / "0.txt").write_bytes(b"the cat\nthe caf\xe9\n" * 2)
-    with pytest.raises(InputError, match=r"^corpus: [^ ]*0\.txt, line 2, byte 15: 0xe9 [^\n]*$"):
-        prepared(tmp_path / "text" / "0.txt", tmp_path / "a" / "store", **execution)
+    (tmp_path / "text" / "0.txt").write_bytes(b"the cat\n\nthe caf\xe9\n" * 2)
+    with pytest.raises(InputError, match=r"^corpus: [^ ]*0\.txt, line 3: byte 16 is 0xe9, [^\n]*$"):
+        prepared(tmp_path / "text" / "0.txt", tmp_path / "a" / "store", strict=True, **execution)
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_a_setting_that_helps_is_known_whoever_raised_the_error(tmp_path):
+    pytest.importorskip("apache_beam", reason="needs the extra beam")
+    (tmp_path / "a.jsonl").write_text('{"text": "the cat"}\n{"body": "the cat"}\n')
+    for execution in (dict(workers=1), dict(runner="DirectRunner")):
+        with pytest.raises(InputError, match=r"line 2: no field 'text'.*; name the field with the text$") as error:
+            prepared(tmp_path / "a.jsonl", tmp_path / "store", strict=True, valid_fraction=0.0, **execution)
+        assert error.value.setting == "field"
 
 
 @pytest.mark.parametrize(
@@ -194,10 +203,11 @@ def test_an_error_in_the_text_leaves_no_files(execution, files, tmp_path):
         (dict(near_threshold=0.0), "near_threshold"),
         (dict(min_words=-1), "-1"),
         (dict(workers=-1), "-1"),
-        (dict(min_words=1000), "60 were dropped.*the split 'train'.*min_words"),
+        (dict(min_words=1000), "60 were dropped.*the split 'train'; check min_words and the text$"),
         (dict(sentences="klingon"), "klingon"),
         (dict(tags=("nouns",)), "nouns"),
         (dict(seq_len=2), "seq_len"),
+        (dict(format="csv"), "format must be one of auto, text, jsonl, json, parquet, wiki, not 'csv'"),
     ],
 )
 def test_errors_in_settings_leave_no_files(changes, message, files, tmp_path):
@@ -223,3 +233,9 @@ def test_an_existing_folder_is_not_replaced(files, tmp_path):
     prepared(source, tmp_path / "empty")  # an empty folder is
     assert digests(tmp_path / "empty") == before
     assert json.loads((tmp_path / "store" / "report.json").read_text())["documents_read"] == 60
+
+
+def test_all_invalid_settings_are_named_at_once(tmp_path):
+    with pytest.raises(InputError) as error:
+        prepared("embedded", tmp_path / "store", unicode="NFX", dedup="some", seq_len=2, valid_fraction=7)
+    assert len(str(error.value).splitlines()) == 4

@@ -21,6 +21,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "table.csv").write_text("text\nthe cat\n")
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
     (tmp_path / "latin.txt").write_bytes("ok\ncafé\n".encode("latin-1"))
     (tmp_path / "bad.jsonl").write_text('{"text": "the cat"}\n{"body": "the cat"}\n')
@@ -47,10 +48,20 @@ def content(folder) -> dict:
 
 
 ERRORS = {
-    "empty file": (["--input=text.txt,empty.txt"], ["empty.txt"]),
+    "empty file": (["--input=empty.txt"], ["empty.txt"]),
+    "empty file, strictly": (["--input=text.txt,empty.txt", "--strict"], ["empty.txt"]),
     "binary file": (["--input=binary.txt"], ["binary.txt", "line 1", "byte 0"]),
     "bad UTF-8": (["--input=latin.txt"], ["latin.txt", "line 2", "byte 6", "0xe9"]),
-    "JSON Lines without the field": (["--input=bad.jsonl"], ["bad.jsonl", "line 2", "'text'"]),
+    "JSON Lines without the field": (
+        ["--input=bad.jsonl", "--field=title"],
+        ["bad.jsonl", "line 1", "'title'", "name the field with the text (--field)"],
+    ),
+    "JSON Lines without the field, strictly": (
+        ["--input=bad.jsonl", "--strict"],
+        ["bad.jsonl, line 2: no field 'text' (it has 'body'); name the field with the text (--field)"],
+    ),
+    "unknown format": (["--input=text.txt", "--format=csv"], ["format must be one of", "wiki", "'csv'"]),
+    "table": (["--input=table.csv"], ["table.csv", "a table", "give its format, text (--format)"]),
     "unreadable Parquet": (["--input=bad.parquet"], ["bad.parquet"]),
     "truncated archive": (["--input=truncated.txt.gz"], ["truncated.txt.gz"]),
     "existing output": (["--input=text.txt", "--output=taken"], ["taken", "already"]),
@@ -103,6 +114,34 @@ def test_formats_and_report(name, text, folder, capfd):
     assert "vocabulary of 4,096 tokens; 4 documents read, dropped: none" in printed
     assert "--config.data.store=out --config.data.vocab=store" in printed
     assert open_store(folder / "out").split("train").num_documents == 4
+
+
+def test_advice_names_flags(folder, capfd):
+    assert run("--input=text.txt", "--output=out", "--valid_fraction=1e-9") == 2
+    assert "hold out a larger share than 1e-09, or 0 for none (--valid_fraction)" in capfd.readouterr().err
+
+
+def test_what_is_skipped_is_printed(folder, capfd):
+    assert run("--input=text.txt,empty.txt,bad.jsonl", "--output=out") == 0
+    printed = capfd.readouterr().out
+    assert "skipped 1 file without text: empty.txt: it is empty" in printed
+    assert (
+        "skipped 1 record without the field of the text: bad.jsonl, line 2: no field 'text' (it has 'body')" in printed
+    )
+
+
+def test_the_same_command_again_says_that_the_store_is_made(folder, capfd):
+    assert run("--input=text.txt", "--output=out") == 0
+    before = content(folder / "out")
+    capfd.readouterr()
+    assert run("--input=text.txt", "--output=out") == 0
+    printed = capfd.readouterr().out
+    assert "4 documents read" in printed and "made before with these settings, so nothing was done" in printed
+    assert run("--input=text.txt", "--output=out", "--min_words=2") == 2
+    assert (
+        "out: there is a store at this path already, made otherwise: min_words was 0, now 2" in capfd.readouterr().err
+    )
+    assert content(folder / "out") == before
 
 
 def test_tags_of_ngrams(folder):

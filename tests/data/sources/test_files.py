@@ -8,11 +8,12 @@ import pickle
 import pytest
 
 from spanbert_jax.data.sources import find_units, units
+from spanbert_jax.data.sources.problems import Skipped
 from spanbert_jax.errors import InputError
 
 
-def find(source, field="text", documents="blank"):
-    return find_units(str(source), field, "train", "", documents)
+def find(source, field="text", documents="blank", format="auto"):
+    return find_units(str(source), field, "train", "", documents, format)
 
 
 def documents_of(found):
@@ -65,14 +66,16 @@ def test_units_can_be_pickled_and_compare_by_content(mixed):
     assert [unit.fingerprint for unit in first] == [unit.fingerprint for unit in second]
 
 
-def test_fingerprint_depends_on_the_files_and_the_field(tmp_path):
+def test_fingerprint_depends_on_the_files_their_format_and_the_field(tmp_path):
     path = tmp_path / "a.txt"
     fingerprints = set()
     for text in ("one", "three", "seven"):
         path.write_text(text)
         fingerprints.add(find(path)[0].fingerprint)
     fingerprints.add(find(path, "other")[0].fingerprint)
-    assert len(fingerprints) == 4
+    fingerprints.add(find(path, documents="line")[0].fingerprint)
+    fingerprints.add(find(path, format="jsonl")[0].fingerprint)
+    assert len(fingerprints) == 6
 
 
 def test_large_parquet_is_divided_at_row_groups(tmp_path, monkeypatch):
@@ -126,17 +129,20 @@ def test_files_have_no_splits_of_their_own(tmp_path):
     assert [unit.held_out for unit in find(tmp_path / "a.txt")] == [None]
 
 
-def test_files_without_text_are_refused(tmp_path):
-    path = tmp_path / "blank.txt"
-    path.write_text("")
-    with pytest.raises(InputError, match="blank.txt is empty"):
-        find(path)  # detected before any text is read
-    path.write_text(" \n\n\t\n")
-    assert "blank.txt has no text" in error_message(path)
-    (tmp_path / "full.txt").write_text("x")
-    assert "blank.txt has no text" in error_message(f"{tmp_path}/*")
-    (tmp_path / "null.jsonl").write_text('{"text": null}\n')
-    assert "null.jsonl has no text" in error_message(tmp_path / "null.jsonl")
+def test_files_without_text_are_problems(tmp_path):
+    for name, text in (("a.txt", ""), ("b.txt", " \n\n\t\n"), ("c.jsonl", '{"text": null}\n'), ("d.txt", "x")):
+        (tmp_path / name).write_text(text)
+    skipped = Skipped()
+    found = [document for unit in find(f"{tmp_path}/*") for document in unit.documents(skipped)]
+    assert found == [["x"]] and skipped.counts == {"empty": 3, "blank": 1}
+    messages = [problem.message().removeprefix(f"{tmp_path}/") for problem in skipped.first["empty"]]
+    assert messages == ["a.txt: it is empty", "b.txt: it has no text", "c.jsonl: it has no text"]
+    for name in ("a.txt", "b.txt", "c.jsonl"):
+        assert f"{name}: it " in error_message(tmp_path / name)  # by default a problem is refused
+    (tmp_path / "e.txt").write_bytes(b"\xff")
+    skipped = Skipped()
+    assert [document for unit in find(tmp_path / "e.txt") for document in unit.documents(skipped)] == []
+    assert skipped.counts == {"encoding": 1}  # this says why there is no text
 
 
 def test_some_errors_are_raised_before_text_is_read(tmp_path, monkeypatch):

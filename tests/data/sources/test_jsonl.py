@@ -1,4 +1,4 @@
-"""JSON Lines: records, ranges and errors."""
+"""JSON Lines: records, ranges and problems."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 
 from spanbert_jax.data.sources.jsonl import documents
-from spanbert_jax.errors import InputError
+from tests.data.sources.reading import read_all
 
 RECORDS = [
     {"text": "One.\n\n Two é. ", "id": 1},
@@ -24,14 +24,7 @@ def write(path, text):
 
 
 def read(path, begin=0, end=None, field="text"):
-    return list(documents(path, begin, end, field))
-
-
-def error_message(path, begin=0):
-    with pytest.raises(InputError) as error:
-        read(path, begin)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return read_all(documents, path, begin, end, field)[0]
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r\n", "\n\n"])
@@ -57,23 +50,43 @@ def test_field_by_name(tmp_path):
     assert read(write(tmp_path / "a.jsonl", '{"body": "b", "text": "t"}'), field="body") == [["b"]]
 
 
-def test_lone_surrogates_are_replaced(tmp_path):
-    assert read(write(tmp_path / "a.jsonl", '{"text": "a \\ud83d b \\ud83d\\ude00"}')) == [["a ? b \U0001f600"]]
+def test_text_is_never_changed_to_make_it_unicode(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a \\ud83d b"}\n{"text": "\\ud83d\\ude00"}')
+    found, counts, (message,) = read_all(documents, path, 0, None, "text")
+    assert found == [["\U0001f600"]] and counts == {"encoding": 1}
+    assert message.endswith("a.jsonl, line 1: field 'text' has bytes that are not UTF-8, or half of a surrogate pair")
+
+
+def test_records_without_text_are_counted(tmp_path):
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, RECORDS)))
+    found, counts, messages = read_all(documents, path, 0, None, "text")
+    assert found == DOCUMENTS and counts == {"blank": 2}
+    assert messages == [f"{path}, line 2: field 'text' is blank", f"{path}, line 3: field 'text' is null"]
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "line, kind, problem",
     [
-        ('{"body": "x", "id": 3}', "line 3: no field 'text' (it has 'body', 'id')"),
-        ("{}", "line 3: no field 'text' (it has none at all)"),
-        ('{"text": ["x"]}', "line 3: field 'text' is list, not text"),
-        ('{"text": "x"', "line 3: not JSON"),
-        ("some text", "line 3: not JSON"),
-        ('["x"]', "line 3: list, not a record"),
-        ('{"text": ' + "[" * 100_000, "line 3: not JSON"),
+        ('{"body": "x", "id": 3}', "field", "line 3: no field 'text' (it has 'body', 'id')"),
+        ("{}", "field", "line 3: no field 'text' (it has none at all)"),
+        (json.dumps(dict.fromkeys(map(str, range(25)))), "field", "'18', '19' and 5 more)"),
+        ('{"text": ["x"]}', "field", "line 3: field 'text' is list, not text"),
+        ('{"text": "x"', "record", "line 3: not JSON"),
+        ("some text", "record", "line 3: not JSON"),
+        ('["x"]', "record", "line 3: list, not a record"),
+        ('{"text": ' + "[" * 100_000, "record", "line 3: not JSON"),
     ],
 )
-def test_invalid_records_are_refused_with_their_line(line, message, tmp_path):
-    path = write(tmp_path / "bad.jsonl", f'{{"text": "fine"}}\n\n{line}\n')
-    assert f"bad.jsonl, {message}" in error_message(path)
-    assert f"bad.jsonl, {message}" in error_message(path, begin=5)
+def test_invalid_records_are_skipped_and_reported_with_their_line(line, kind, problem, tmp_path):
+    path = write(tmp_path / "bad.jsonl", f'{{"text": "fine"}}\n\n{line}\n{{"text": "fine too"}}\n')
+    for begin, expected in ((0, [["fine"], ["fine too"]]), (5, [["fine too"]])):
+        found, counts, (message,) = read_all(documents, path, begin, None, "text")
+        assert found == expected and counts == {kind: 1}
+        assert message.startswith(f"{path}, line 3: ") and problem in message
+
+
+def test_a_line_that_is_not_utf8_is_skipped(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n{"text": "caf\xe9"}\n{"text": "three"}\n')
+    found, counts, (message,) = read_all(documents, str(path), 0, None, "text")
+    assert found == [["one"], ["three"]] and counts == {"encoding": 1} and "line 2: byte 29 is 0xe9" in message

@@ -1,9 +1,10 @@
-"""Parquet: rows, row groups and errors."""
+"""Parquet: rows, row groups, problems and errors."""
 
 import pytest
 
 from spanbert_jax.data.sources.parquet import documents, num_row_groups
 from spanbert_jax.errors import InputError
+from tests.data.sources.reading import read_all
 
 pyarrow = pytest.importorskip("pyarrow", reason="needs the extra prepare")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -20,12 +21,12 @@ def write(path, text_type=None, rows=2, texts=TEXTS):
 
 
 def read(path, begin=0, end=None, field="text"):
-    return list(documents(path, begin, end, field))
+    return read_all(documents, path, begin, end, field)[0]
 
 
-def error_message(path, field="text"):
+def error_message(path):
     with pytest.raises(InputError) as error:
-        read(path, field=field)
+        read(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -42,11 +43,37 @@ def test_each_row_is_in_one_range(tmp_path):
         assert read(path, 0, edge) + read(path, edge, len(TEXTS)) == DOCUMENTS
 
 
-def test_a_missing_column_is_refused_and_those_of_text_are_listed(tmp_path):
+def test_rows_without_text_are_counted_by_their_number(tmp_path):
     path = write(tmp_path / "a.parquet")
-    message = error_message(path, "body")
-    assert "a.parquet: no column 'body'" in message and message.endswith(": 'text'")
-    assert "column 'id' is int64, not text" in error_message(path, "id")
+    found, counts, messages = read_all(documents, path, 0, None, "text")
+    assert found == DOCUMENTS and counts == {"blank": 2}
+    assert messages == [f"{path}, row 2: field 'text' is blank", f"{path}, row 3: field 'text' is null"]
+    assert read_all(documents, path, 1, None, "text")[2] == messages[1:]
+
+
+def test_a_row_that_is_not_utf8_is_skipped(tmp_path):
+    data = pyarrow.array([b"one", b"caf\xe9", b"three"])
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 3, data.buffers())  # as careless writers do
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pyarrow.table({"text": column}), path)
+    found, counts, (message,) = read_all(documents, path, 0, None, "text")
+    assert found == [["one"], ["three"]] and counts == {"encoding": 1}
+    assert message == f"{path}, row 2: field 'text' has a byte 0xe9, which is not UTF-8"
+
+
+def test_a_missing_column_is_reported_once_a_file_and_those_of_text_are_listed(tmp_path):
+    path = write(tmp_path / "a.parquet")
+    found, counts, (message,) = read_all(documents, path, 0, None, "body")
+    assert found == [] and counts == {"field": 1}
+    assert message == f"{path}: no column 'body' (its columns of text: 'text')"
+    assert read_all(documents, path, 1, None, "body") == ([], {}, [])
+    assert "column 'id' is int64, not text" in read_all(documents, path, 0, None, "id")[2][0]
+
+
+def test_parts_without_rows_or_with_nulls_only_have_no_documents(tmp_path):
+    assert read(write(tmp_path / "a.parquet", texts=[])) == []
+    nulls = write(tmp_path / "b.parquet", pyarrow.null(), texts=[None, None])  # the type that pandas gives such a part
+    assert read_all(documents, nulls, 0, None, "text")[:2] == ([], {"blank": 2})
 
 
 def test_files_that_are_not_parquet_are_refused(tmp_path):

@@ -37,6 +37,15 @@ def test_globs_are_sorted_and_each_file_is_found_once(tmp_path):
     assert find_files(f"{tmp_path}/odd[1].txt") == [f"{tmp_path}/odd[1].txt"]  # an existing path is not a glob
 
 
+def test_a_file_with_several_names_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "c.txt").symlink_to("a.txt")
+    assert find_files(f"a.txt,./a.txt,sub/../a.txt,{tmp_path}/a.txt,*.txt,[ab].txt,a.txt") == ["a.txt", "b.txt"]
+
+
 def test_missing_files_and_folders_are_refused(tmp_path):
     assert "nothing*.txt" in error_message(f"{tmp_path}/nothing*.txt")
     assert "is empty" in error_message(" , ")

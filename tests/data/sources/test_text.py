@@ -5,7 +5,9 @@ import random
 
 import pytest
 
+from spanbert_jax.data.sources.problems import refuse
 from spanbert_jax.data.sources.text import document_per_file, documents_between_blank_lines, documents_per_line
+from tests.data.sources.reading import read_all
 
 DOCUMENTS = [["One.", "Two é."], ["Three"], ["Four 四", "Five"], ["Six"]]
 TEXTS = {
@@ -23,11 +25,11 @@ DOCUMENTS_OF_LINES = [["One é."], ["Two"], ["Three"], ["Four"]]
 def read(path, edges, documents=documents_between_blank_lines):
     """Documents of the ranges between neighbouring edges, in order."""
     ranges = itertools.pairwise(edges)
-    return [document for begin, end in ranges for document in documents(str(path), begin, end, "")]
+    return [document for begin, end in ranges for document in documents(str(path), begin, end, "", refuse)]
 
 
 def read_whole(path):
-    return list(documents_between_blank_lines(str(path), 0, None, ""))
+    return list(documents_between_blank_lines(str(path), 0, None, "", refuse))
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -64,7 +66,7 @@ def test_a_range_owns_the_documents_that_begin_in_it(tmp_path):
 def test_reading_is_lazy(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\n\ntwo\n\n\xff")
-    reader = documents_between_blank_lines(str(path), 0, None, "")
+    reader = documents_between_blank_lines(str(path), 0, None, "", refuse)
     assert [next(reader), next(reader)] == [["one"], ["two"]]
     with pytest.raises(ValueError, match="line 5"):
         next(reader)
@@ -84,3 +86,31 @@ def test_a_file_is_one_document_with_its_paragraphs_unwrapped(tmp_path):
     assert read(path, [0, None], document_per_file) == [["one two three", "four"]]
     path.write_text("\n \n")
     assert read(path, [0, None], document_per_file) == []
+
+
+BAD = b"one\n\ntwo\nb\xe9d\nw\xf6rse\ntwo\n\n\n\xff\n\nthree\n\nz\0ro"
+
+
+def test_only_the_document_with_a_bad_byte_is_skipped_in_one_range(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(BAD)
+    found, counts, messages = read_all(documents_between_blank_lines, str(path), 0, None, "")
+    assert found == [["one"], ["three"]] and counts == {"encoding": 3}
+    assert [message.removeprefix(f"{path}, ") for message in messages] == [
+        "line 4: byte 10 is 0xe9, not UTF-8",
+        "line 9: byte 25 is 0xff, not UTF-8",
+        f"line 13: byte {BAD.index(0)} is zero, so this is not UTF-8 text",
+    ]
+    for edge in range(1, len(BAD)):
+        parts = [
+            read_all(documents_between_blank_lines, str(path), *ends, "") for ends in ((0, edge), (edge, len(BAD)))
+        ]
+        assert parts[0][0] + parts[1][0] == found and parts[0][2] + parts[1][2] == messages
+
+
+def test_bad_lines_and_files_that_are_documents_are_skipped(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(BAD)
+    found, counts, _ = read_all(documents_per_line, str(path), 0, None, "")
+    assert found == [["one"], ["two"], ["two"], ["three"]] and counts == {"encoding": 4}
+    assert read_all(document_per_file, str(path), 0, None, "")[:2] == ([], {"encoding": 1})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.data.sources import find_units, units
+from spanbert_jax.data.sources.problems import Skipped
 from spanbert_jax.errors import InputError
 
 COUNTS = {"train": 1000, "test": 7}
@@ -92,6 +93,21 @@ def test_splits_and_features(data_dir):
     found = documents_of(find("tiny_books/en", data_dir, split="train[330:340]+test[-2:]"))
     assert found == expected("train", 330, 340) + expected("test", 5, 7)
     assert documents_of(find("tiny_books/de", data_dir, "title", "train[7:9]")) == [["de 7"], ["de 8"]]
+
+
+def test_records_without_text_are_counted(data_dir):
+    skipped = Skipped()
+    found = [document for unit in find("tiny_books/en", data_dir) for document in unit.documents(skipped)]
+    assert found == expected("train") and skipped.counts == {"blank": 10}
+    assert skipped.first["blank"][0].message().endswith("1.0.0, record 5 of train: field 'text' is blank")
+
+
+def test_a_record_that_is_not_utf8_is_a_problem():
+    from spanbert_jax.data.sources.tfds import document_of_bytes
+
+    assert document_of_bytes(b"a\n\nb", "text", "here") == ["a", "b"]
+    problem = document_of_bytes(b"caf\xe9", "text", "here")
+    assert problem.kind == "encoding" and problem.message() == "here: byte 3 is 0xe9, not UTF-8"
 
 
 def test_missing_data_sets_splits_and_features_are_refused(data_dir, tmp_path):
