@@ -5,10 +5,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from spanbert_jax.data import masking
-from spanbert_jax.data.pipeline import TRAINING
+from spanbert_jax.data.masking import TRAINING
 from spanbert_jax.data.rows import ragged_range
 from spanbert_jax.data.schemes import settings_from_config, tags_of
 from spanbert_jax.data.targets import TARGETS, Masker
@@ -71,12 +70,9 @@ class SpanCollator:
         """
         rows = self._rows(examples)
         digests = [hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows["tokens"]]
-        row = tf.constant(np.frombuffer(b"".join(digests), "<i8").astype(np.int64))
-        epoch = tf.fill([len(examples)], np.int64(next(self._calls) if epoch is None else epoch))
-        masked = self._masker(
-            {name: tf.constant(field) for name, field in rows.items()}, masking.row_key(self.seed, TRAINING, epoch, row)
-        )
-        masked = {name: field.numpy() for name, field in masked.items()}
+        row = np.frombuffer(b"".join(digests), "<i8").astype(np.int64)
+        epoch = next(self._calls) if epoch is None else epoch
+        masked = self._masker(rows, masking.row_key(self.seed, TRAINING, epoch, row))
         labels = np.full_like(masked["tokens"], IGNORED)
         used = np.nonzero(masked["mlm_weights"])
         labels[used[0], masked["mlm_positions"][used]] = masked["mlm_targets"][used]
