@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 from spanbert_jax.data import random
 from spanbert_jax.data.schemes import SCHEMES, Blocks, Candidates, Intervals, MaskingSettings, Text, tags_of
 
-FIELDS = ("tokens", "tags", "block_start", "block_length")  # fields of rows that masking reads; the rest goes on
+FIELDS = ("tokens", "tags", "block_start", "block_length")  # fields of rows that are masked; the rest goes on
 
 # The fewest and most candidates of a block that are drawn at once. They change the speed, never a mask.
 CANDIDATES = (4, 32)
@@ -162,22 +162,16 @@ class Masked(NamedTuple):
 
 
 def mask_tokens(
-    rows: dict[str, np.ndarray],
-    key: random.Key,
-    settings: MaskingSettings,
-    starts_word: np.ndarray,
-    counts_upto: np.ndarray,
-    mask_id: int,
+    rows: dict[str, np.ndarray], key: random.Key, settings: MaskingSettings, counts_upto: np.ndarray, mask_id: int
 ) -> tuple[np.ndarray, Masked]:
     """Masks rows.
 
     Args:
-      rows: FIELDS: tokens [B, L] int32, block_start and block_length [B, N] int32 (length 0: no such block; blocks in
-        order of position, a special token before each); for schemes that read tags also tags [B, L] int32, bit k for
-        kind k of tags_of(settings), 0 on special tokens.
+      rows: tokens [B, L] int32; starts_word [B, L] bool, true where a word begins; block_start and block_length [B, N]
+        int32 (length 0: no such block; blocks in order of position, a special token before each); for schemes that read
+        tags also tags [B, L] int32, bit k for kind k of tags_of(settings), 0 on special tokens.
       key: two uint32 words [B], of row_key.
       settings: of config.masking.
-      starts_word: bool [V].
       counts_upto: int64 [V], cumulative sum of how often each token occurs in the training text: random replacements
         follow these frequencies (the original draws from its whole corpus, docs/original.md 1.4).
       mask_id: of [MASK].
@@ -188,7 +182,7 @@ def mask_tokens(
     length = rows["tokens"].shape[1]
     tokens = rows["tokens"].reshape(-1)  # [B * L]
     blocks = _blocks(rows, key, settings)
-    is_masked = _draw_masks(_text(rows, starts_word, settings), blocks, key, settings, tokens.size)
+    is_masked = _draw_masks(_text(rows, settings), blocks, key, settings, tokens.size)
     address = np.flatnonzero(is_masked)  # [T]
     first, last = _merged_spans(address)
     block = blocks.take(np.searchsorted(blocks.start, address, side="right") - 1)
@@ -243,12 +237,9 @@ def _blocks(rows: dict[str, np.ndarray], key: random.Key, settings: MaskingSetti
     return Blocks(row, number, start, length, budgets(seq_len, settings.rate)[length], scheme)
 
 
-def _text(rows: dict[str, np.ndarray], starts_word: np.ndarray, settings: MaskingSettings) -> Text:
-    """Returns the words of the rows, flat, and the intervals of tagged tokens.
-
-    A word begins at each token that does not begin with ## (docs/original.md 1.3.3).
-    """
-    starts = starts_word[rows["tokens"].reshape(-1)]
+def _text(rows: dict[str, np.ndarray], settings: MaskingSettings) -> Text:
+    """Returns the words of the rows, flat, and the intervals of tagged tokens."""
+    starts = rows["starts_word"].reshape(-1)
     word_start = np.append(np.flatnonzero(starts), starts.size)
     tagged = {}
     for bit, kind in enumerate(tags_of(settings)):

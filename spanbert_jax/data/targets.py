@@ -73,8 +73,10 @@ def mask(
     """Masks rows and lists what to predict.
 
     Args:
-      rows, key, settings, starts_word, counts_upto, mask_id: as for masking.mask_tokens.
+      rows: masking.FIELDS.
+      key, settings, counts_upto, mask_id: as for masking.mask_tokens.
       slots: M, of masking.mask_slots.
+      starts_word: bool [V], of the tokenizer: every token without "##" begins a word (docs/original.md 1.3.3).
       targets: the objectives to make arrays for; see enabled_targets.
 
     Returns:
@@ -87,28 +89,31 @@ def mask(
         if name in INPUTS:
             rows, arrays = INPUTS[name](rows, key)
             extra |= arrays
-    tokens, masked = masking.mask_tokens(rows, key, settings, starts_word, counts_upto, mask_id)
+    rows = {**rows, "starts_word": starts_word[rows["tokens"]]}
+    tokens, masked = masking.mask_tokens(rows, key, settings, counts_upto, mask_id)
     values: Arrays = {}
     for name in targets:
         if name in TARGETS:
             values |= TARGETS[name](masked, settings)
-    slot = masked.row * slots + slot_numbers(masked.row, len(tokens))  # [T], of the flattened [B, M]
-    arrays = {}
-    for name, value in values.items():
-        arrays[name] = np.zeros((len(tokens), slots), np.float32 if name.endswith("weights") else np.int32)
-        arrays[name].reshape(-1)[slot] = value
-    return {**extra, **arrays, "tokens": tokens}
+    return {**extra, **to_slots(values, masked.row, len(tokens), slots), "tokens": tokens}
 
 
-def slot_numbers(row: np.ndarray, rows: int) -> np.ndarray:
-    """Returns the number of each masked token among those of its row: int64 [T].
+def to_slots(values: Arrays, row: np.ndarray, rows: int, slots: int) -> Arrays:
+    """Returns values of masked tokens, [T] each, as batch arrays [B, M]: 0 in the slots that a row does not use.
 
     Args:
+      values: by name of the batch array.
       row: of each masked token, ascending [T].
       rows: B.
+      slots: M.
     """
     counts = np.bincount(row, minlength=rows)  # [B]
-    return np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+    slot = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]  # [T]
+    arrays = {}
+    for name, value in values.items():
+        arrays[name] = np.zeros((rows, slots), np.float32 if name.endswith("weights") else np.int32)
+        arrays[name][row, slot] = value
+    return arrays
 
 
 class Masker:
