@@ -182,7 +182,7 @@ KNOBS: Sections = {
         "every": Execution(5_000, "steps between evaluations; also at the end. 0: never", at_least(0)),
         "batch_size": Execution(256, "rows of one evaluation batch", at_least(1)),
         "max_rows": Execution(
-            4_096, "most rows of held-out text, always the same with the same masks; 0: all", at_least(0)
+            4_096, "most rows of held-out text, evenly spread, always the same and masked the same; 0: all", at_least(0)
         ),
     },
     "checkpoint": {

@@ -1,9 +1,10 @@
 """Atomic writes: a file or folder appears under its name complete, or not at all.
 
-It is written under a temporary name beside its target and renamed when it is complete.
+It is written under a temporary name beside its target, and gets its own name when it is complete.
 """
 
 import contextlib
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -98,6 +99,25 @@ def replace_file(path: Path, mode: Literal["w", "wb"] = "w", unique: bool = True
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def publish_file(temporary: Path, path: Path) -> None:
+    """Gives a finished file its name, or removes it if there is a file of that name: the first writer wins.
+
+    A file that other processes may be reading is not replaced, since on a network file system they could not go on.
+
+    Raises:
+      OSError: the file cannot get its name; `temporary` is removed.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # the file system has no hard links
+        if not path.exists():
+            temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _open(path: Path, mode: Literal["w", "wb"]) -> IO:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import atomic_file, atomic_folder, replace_file, temporary_folder
+from spanbert_jax.folders import atomic_file, atomic_folder, publish_file, replace_file, temporary_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,3 +119,22 @@ def test_a_pipe_is_written_in_place():
     command = [sys.executable, "-c", program]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (process.stdout, process.stderr) == ("text", "")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_file_of_a_name_stays(tmp_path, links, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no hard links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+    for content in ("first", "second"):
+        temporary = tmp_path / f".{content}"
+        temporary.write_text(content)
+        publish_file(temporary, path)
+        assert path.read_text() == "first" and os.listdir(tmp_path) == ["file"]
+    (tmp_path / ".third").write_text("third")
+    with pytest.raises(OSError):
+        publish_file(tmp_path / ".third", tmp_path / "missing" / "file")
+    assert os.listdir(tmp_path) == ["file"]

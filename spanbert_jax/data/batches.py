@@ -205,7 +205,8 @@ class Feed:
     def held_out(self, name: str, part: np.ndarray | None = None) -> Iterator[Batch]:
         """Returns the evaluation batches of a store, which are always the same.
 
-        Only the rows numbered `part` of each batch are made; None: all. Stores have equal shares of eval.max_rows.
+        Only the rows numbered `part` of each batch are made; None: all. Stores have equal shares of eval.max_rows, and
+        each is read in evenly spread rows.
         """
         evaluation = self.config.eval
         return make_eval_batches(

@@ -106,18 +106,18 @@ def sentence_blocks(sentences: np.ndarray, capacity: int) -> np.ndarray:
 def document_blocks(sentences: np.ndarray, documents: np.ndarray, capacity: int) -> np.ndarray:
     """Returns blocks of whole sentences of one document, as many as fit into `capacity` tokens: BLOCK [blocks].
 
-    A longer sentence is lost. If it ends its document, the unfinished block before it is lost too (docs/original.md,
-    quirk 14). Neither happens with sentences that were cut to size. `sentences` and `documents` are edges.
+    A longer sentence is lost. If one or more of them end a document, the unfinished block before them is lost too
+    (docs/original.md, quirk 14). Neither happens with sentences that were cut to size. `sentences` and `documents` are
+    edges.
     """
     long = np.flatnonzero(np.diff(sentences) > capacity)
     barriers = np.union1d(documents, sentences[np.concatenate([long, long + 1])])
     blocks = blocks_between(greedy_edges(sentences, barriers, capacity))
-    kept = blocks["length"] <= capacity
-    ends_document = np.isin(blocks["start"] + blocks["length"], documents)
-    begins_document = np.isin(blocks["start"], documents)
-    loses_previous = ~kept & ends_document & ~begins_document
-    kept[:-1] &= ~loses_previous[1:]
-    return blocks[kept]
+    blocks = blocks[blocks["length"] <= capacity]
+    document = np.searchsorted(documents, blocks["start"], "right")  # [blocks] number of the edge that ends it
+    is_last = np.diff(document, append=len(documents)) > 0  # [blocks]
+    finished = blocks["start"] + blocks["length"] == documents[document]  # [blocks], of those that are last
+    return blocks[finished | ~is_last]
 
 
 def blocks_between(edges: np.ndarray) -> np.ndarray:

@@ -10,10 +10,11 @@ import numpy as np
 
 from spanbert_jax.data.rows import Rows
 from spanbert_jax.data.store import Store
+from spanbert_jax.errors import InputError
 
 
 class Mixture:
-    """One or more stores with the same vocabulary.
+    """One or more stores with the same vocabulary and different text.
 
     Attributes:
       stores: in the order of config.data.store.
@@ -21,6 +22,23 @@ class Mixture:
     """
 
     def __init__(self, stores: list[Store]):
+        """Joins stores.
+
+        Raises:
+          InputError: two of them are the same, by whatever paths, or copies of each other.
+        """
+        same: dict[str, list[str]] = {}
+        for store in stores:
+            same.setdefault(store.fingerprint, []).append(store.where)
+        repeated = [", ".join(paths) for paths in same.values() if len(paths) > 1]
+        if repeated:
+            raise InputError(
+                "\n".join(
+                    f"data.store: {paths} have the same content; name one of them, and give it a larger share"
+                    " of data.weights to read it more often"
+                    for paths in repeated
+                )
+            )
         self.stores = stores
         last_components = [store.where.rstrip("/").rpartition("/")[2] for store in stores]
         distinct = len(set(last_components)) == len(stores)
@@ -83,4 +101,9 @@ def weights_of(rows: list[int], weights: Sequence[float], temperature: float) ->
       weights: of each corpus; (0.0,): by their numbers of rows.
       temperature: flattens weights by rows to rows ** (1 / temperature).
     """
-    return [count ** (1 / temperature) for count in rows] if tuple(weights) == (0.0,) else list(weights)
+    if tuple(weights) != (0.0,):
+        return list(weights)
+    try:
+        return [count ** (1 / temperature) for count in rows]
+    except OverflowError:  # a low temperature: only the largest counts are not 0 beside each other
+        return [(count / max(rows)) ** (1 / temperature) for count in rows]

@@ -13,6 +13,9 @@ from spanbert_jax.data import masking
 CYCLE = 1 << 16  # positions in which the shares of several corpora are exact, to 1 / CYCLE
 PERMUTATION, INTERLEAVING = 2, 3  # what a key is for; masking.py has the first two
 PERMUTATION_ROUNDS = 16  # of the cipher behind RandomIndexShuffle; its usual 4 gave visibly similar orders of 2^16 rows
+# Greatest indices for which that op takes a cipher of one bit too few, so that two indices get one image: it takes
+# their logarithm, rounded up to an even number, as bits, if that is over 16. (From 4^25 on there are others too.)
+SHORT_OF_BITS = 4 ** np.arange(8, 25)
 
 
 class Order:
@@ -79,15 +82,27 @@ def permute(index: np.ndarray, size: np.ndarray, key: tuple[np.ndarray, np.ndarr
       key: two uint32 words [n] for each permutation.
     """
     seed = np.stack([key[0], key[1], key[0] ^ np.uint32(0x9E3779B9)], 1)  # [n, 3]
-    arguments = dict(index=index, seed=seed, max_index=size - 1, rounds=PERMUTATION_ROUNDS)
-    return tf.raw_ops.RandomIndexShuffle(**arguments).numpy()
+    # Where the greatest index is one of SHORT_OF_BITS, the permutation is made with one index more, and the index whose
+    # image is that one gets the image of that one instead.
+    greatest = size - 1
+    arguments = dict(seed=seed, max_index=greatest + np.isin(greatest, SHORT_OF_BITS), rounds=PERMUTATION_ROUNDS)
+    image = tf.raw_ops.RandomIndexShuffle(index=index, **arguments).numpy()
+    if (image < size).all():
+        return image
+    return np.where(image < size, image, tf.raw_ops.RandomIndexShuffle(index=image, **arguments).numpy())
 
 
 def apportion(weights: list[float], total: int) -> np.ndarray:
-    """Divides `total` in proportion to the weights, by largest remainders, but with at least 1 each: int64 [n]."""
+    """Divides `total` in proportion to the weights, by largest remainders, but with at least 1 each: int64 [n].
+
+    Args:
+      weights: [n], above 0.
+      total: at least n.
+    """
     exact = np.array(weights, np.float64) / np.sum(weights) * total
     shares = np.maximum(np.floor(exact).astype(np.int64), 1)
-    while shares.sum() != total:
-        change = 1 if shares.sum() < total else -1
-        shares[np.argmax(change * (exact - shares))] += change
+    while shares.sum() < total:
+        shares[np.argmax(exact - shares)] += 1
+    while shares.sum() > total:
+        shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
     return shares

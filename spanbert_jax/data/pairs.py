@@ -5,7 +5,8 @@ A document is read in chunks of sentences that just reach the target length of a
 sentence into A and B; or only its first half is taken, B is a sequence of sentences of a random document, and the
 second half is read again in the next chunk. A pair that is then too long loses single tokens at either end of its
 longer segment. The pairs are drawn once for a run, not in each epoch, as in the original; the order of the draws is the
-original's too, so that a seed gives the same pairs.
+original's too, so that a seed gives the same pairs, but for those of a few documents whose ten draws of another one
+all fail (see below).
 """
 
 import itertools
@@ -26,7 +27,7 @@ def draw_pairs(
 
     Args:
       sentences: int64 [sentences + 1], addresses where they begin, and the end of the last.
-      documents: int64 [documents + 1], likewise.
+      documents: int64 [documents + 1], likewise; not a single one.
       capacity: the most tokens of a pair, without [CLS] and [SEP].
       short_seq_prob: probability that the target length of a document's pairs is uniform in SHORTEST..capacity - 1
         instead of `capacity`.
@@ -66,12 +67,15 @@ def _text_of_another_document(
 ) -> Segment:
     """Returns whole sentences of any document but `document`: at least `min_tokens` tokens, or up to its end.
 
-    As in the original, the last document is never drawn, and after TRIES draws `document` itself is taken.
+    As in the original, the last document is never drawn. After TRIES draws of `document` itself the next one is taken,
+    where the original takes `document`: with two documents, always for the first of them.
     """
     for _ in range(TRIES):
         other = draw.randint(0, max(len(first_sentence) - 2, 1))
         if other != document:
             break
+    else:
+        other = document + 1
     start = first_sentence[other] + draw.randint(0, first_sentence[other + 1] - first_sentence[other])
     end = start + 1
     while end < first_sentence[other + 1] and starts[end] - starts[start] < min_tokens:

@@ -99,15 +99,16 @@ def make_batches(
 def make_eval_batches(
     rows: Rows, masker: Masker, *, batch_size: int, max_rows: int, part: np.ndarray | None, threads: int
 ) -> "Batches":
-    """Returns batches of the first `max_rows` rows (0: all) in order, with the same masks for every seed.
+    """Returns batches of `max_rows` rows (0: all), spread evenly over all rows and in their order.
 
-    The last batch is filled up with rows of padding: segments and weights 0. Shapes and `part` as in make_batches.
+    The rows are always the same and have the same masks for every seed. The last batch is filled up with rows of
+    padding: segments and weights 0. Shapes and `part` as in make_batches.
     """
     count = min(max_rows or rows.num_rows, rows.num_rows)
 
     def masked_rows(position: np.ndarray) -> Batch:
         exists = position < count
-        row = np.where(exists, position, 0)
+        row = np.where(exists, position * rows.num_rows // max(count, 1), 0)
         fields = rows.read(row)
         for name, field in fields.items():
             field[~exists] = masker.pad_id if name == "tokens" else 0

@@ -15,22 +15,24 @@ The plan of a split (which blocks are in which row) is a file in the store's fol
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import tempfile
 import uuid
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from spanbert_jax.data.blocks import BLOCK, BlockSettings, sentence_and_document_edges, split_blocks
 from spanbert_jax.data.packing import pack_blocks
 from spanbert_jax.data.pairs import draw_pairs
+from spanbert_jax.data.random_access import RandomAccessFile
 from spanbert_jax.data.store import Split
 from spanbert_jax.errors import InputError
+from spanbert_jax.folders import publish_file
 
-MAGIC = int.from_bytes(b"SBROWS02", "little")
+MAGIC = int.from_bytes(b"SBROWS03", "little")  # of the format, and of what is planned: which blocks are in which rows
 HEADER = 6  # int64 numbers in the header of a plan
 
 Plan = tuple[np.ndarray, np.ndarray, np.ndarray]  # first block of each row, blocks, labels
@@ -39,7 +41,8 @@ Plan = tuple[np.ndarray, np.ndarray, np.ndarray]  # first block of each row, blo
 def build_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray, tags: tuple[str, ...]) -> "Rows":
     """Returns the rows of a split.
 
-    The plan is kept in the store's folder; if it cannot be written there, it goes into an unnamed temporary file.
+    The plan is kept in the store's folder; if it cannot be written there, it goes into an unnamed temporary file. Of
+    several processes that make it at the same time, the first one keeps its own, and the others read that.
 
     Args:
       split: the text.
@@ -48,23 +51,37 @@ def build_rows(split: Split, settings: BlockSettings, starts_word: np.ndarray, t
       tags: the kinds of tags to read with the tokens.
 
     Raises:
-      InputError: pairs are asked for, and the split has a single document.
+      InputError: pairs are asked for, and the split has a single document; or a plan cannot be written anywhere.
     """
     if settings.capacity < 1 or settings.max_blocks_per_row < 1:
         raise ValueError(f"no rows of {settings.seq_len} tokens and {settings.max_blocks_per_row} blocks")
     size = f"{settings.seq_len}x{settings.max_blocks_per_row}"
     name = f"{split.name}-{settings.blocks}-{size}-{fingerprint(settings) % 2**32:08x}.rows"
     path = split.store.folder / "rows" / name
-    try:
-        return Rows(split, path.open("rb", buffering=0), settings, tags)
-    except (OSError, InvalidPlan):  # missing, unreadable, incomplete, or of another text
+
+    def kept() -> "Rows | None":
+        """Returns the rows of the plan in the store, None if there is none. A damaged one is removed."""
+        with contextlib.suppress(OSError):
+            try:
+                return Rows(split, RandomAccessFile(functools.partial(os.open, path, os.O_RDONLY)), settings, tags)
+            except InvalidPlan:
+                path.unlink()
+        return None
+
+    rows = kept()
+    if rows is None:
         plan = plan_rows(split, settings, starts_word)
-    return Rows(split, write_plan(plan, path), settings, tags)
+        rows = kept()
+    if rows is None:
+        with contextlib.suppress(OSError):  # the store may be on a read-only or full disk
+            keep_plan(plan, path)
+        rows = kept() or Rows(split, unnamed_file(plan), settings, tags)
+    return rows
 
 
 def fingerprint(settings: BlockSettings) -> int:
-    """Returns a number of 63 bits that differs between settings."""
-    text = repr(dataclasses.astuple(settings))
+    """Returns a number of 63 bits that differs between settings, and between the plans that releases make of them."""
+    text = repr((MAGIC, *dataclasses.astuple(settings)))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little") >> 1
 
 
@@ -102,8 +119,8 @@ def _plan_pairs(split: Split, settings: BlockSettings, starts_word: np.ndarray) 
     """Returns the plan of pairs."""
     if split.num_documents == 1:
         raise InputError(
-            f"store {split.store.where}: data.blocks = pair needs text of another document,"
-            f" and the {split.name} split has one"
+            f"store {split.store.where}: data.blocks = pair needs text of another document, and its {split.name} split"
+            " has a single one; give data.blocks = document, or make a store of more documents"
         )
     edges = sentence_and_document_edges(split, settings, starts_word)
     pairs, labels = draw_pairs(*edges, settings.capacity, settings.short_seq_prob, settings.seed)
@@ -113,26 +130,38 @@ def _plan_pairs(split: Split, settings: BlockSettings, starts_word: np.ndarray) 
     return np.arange(0, len(blocks) + 1, 2), blocks, labels
 
 
-def write_plan(plan: list[np.ndarray], path: Path) -> IO[bytes]:
-    """Writes a plan to `path`, complete or not at all, and returns it open for reading.
+def keep_plan(plan: list[np.ndarray], path: Path) -> None:
+    """Writes a plan to `path`, complete or not at all, unless there is a file already.
 
-    If `path` cannot be written, the plan is written to an unnamed temporary file instead.
+    Raises:
+      OSError: it cannot be written.
     """
-    contents = [array.data for array in plan]
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(exist_ok=True)
-        temporary.write_bytes(b"".join(contents))
-        temporary.rename(path)
-        return path.open("rb", buffering=0)
-    except OSError:  # the store may be on a read-only or full disk
-        file = tempfile.TemporaryFile()  # noqa: SIM115 (it is returned open)
-        file.writelines(contents)
-        file.flush()
-        return file
+        temporary.write_bytes(b"".join(array.data for array in plan))
+        publish_file(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def unnamed_file(plan: list[np.ndarray]) -> RandomAccessFile:
+    """Returns a plan in a temporary file without a name, which disappears with its last descriptor.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (it is open as long as it is read)
+        file.writelines(array.data for array in plan)
+        file.flush()
+    except OSError as error:
+        raise InputError(
+            f"{tempfile.gettempdir()}: cannot write the plan of rows there ({error.strerror}), nor into the store;"
+            " free some space, or set TMPDIR to another folder"
+        ) from error
+    return RandomAccessFile(lambda: os.dup(file.fileno()))
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -148,17 +177,18 @@ class Rows:
       padding_fraction: fraction of padding among all num_rows * seq_len positions.
     """
 
-    def __init__(self, split: Split, file: IO[bytes], settings: BlockSettings, tags: tuple[str, ...]):
+    def __init__(self, split: Split, file: RandomAccessFile, settings: BlockSettings, tags: tuple[str, ...]):
         """Opens a plan.
 
         Args:
           split: the text.
-          file: the plan, open for reading.
+          file: the plan.
           settings: those that the plan was made for.
           tags: the kinds of tags to read with the tokens.
 
         Raises:
           InvalidPlan: the file is not a complete plan of this split with these settings.
+          OSError: it cannot be read.
         """
         self.split = split
         self.settings = settings
@@ -170,7 +200,7 @@ class Rows:
         self._labels_at = self._blocks_at + BLOCK.itemsize * self.num_blocks
         file_size = self._labels_at + (self.num_rows if settings.pairs else 0)
         expected = [MAGIC, fingerprint(settings), split.num_tokens, file_size]
-        if [*header[:3], os.fstat(file.fileno()).st_size] != expected:
+        if [*header[:3], file.size()] != expected:
             raise InvalidPlan
         special_tokens = 3 * self.num_rows if settings.pairs else 2 * self.num_blocks
         used = block_tokens + special_tokens
@@ -246,7 +276,7 @@ class Rows:
         return layout.scatter(tags)
 
     def _read(self, address: int, size: int) -> bytes:
-        return os.pread(self._file.fileno(), size, address)
+        return self._file.read(address, size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,9 +78,9 @@ def batch_to_show(
         held_out = itertools.chain.from_iterable(map(feed.held_out, feed.names))
         batches = feed.training(step) if split == "train" else itertools.islice(held_out, step, None)
         batch = next(batches, None)
-    if batch is None:
-        count = sum(1 for name in feed.names for _ in feed.held_out(name))
-        raise InputError(f"--step {step}: the held-out text makes {count} batches, numbered from 0")
+        if batch is None:
+            count = sum(1 for name in feed.names for _ in feed.held_out(name))
+            raise InputError(f"--step {step}: the held-out text makes {count} batches, numbered from 0")
     return batch, tokenizer
 
 

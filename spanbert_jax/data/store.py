@@ -26,11 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spanbert_jax.data.random_access import RandomAccessFile
 from spanbert_jax.data.shard import Shard, ShardWriter, shard_files, token_dtype
 from spanbert_jax.data.sources.paths import is_remote, open_bytes
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import atomic_folder
+from spanbert_jax.folders import atomic_folder, publish_file
 
 FORMAT = 2
 SPLITS = ("train", "valid")
@@ -193,6 +194,10 @@ class Store:
             raise InputError(f"store {self.where}: {name} {problem}; make the store again with scripts/prepare_data.py")
         return path
 
+    def open(self, name: str, size: int) -> int:
+        """Returns a descriptor of a file of the store. Raises what `file` does, and OSError."""
+        return os.open(self.file(name, size), os.O_RDONLY)
+
     def tokenizer(self) -> Tokenizer:
         """Returns the tokenizer that the store was made with.
 
@@ -235,7 +240,7 @@ def describe_vocabulary(vocab_size: int, lowercase: bool, fingerprint: str) -> s
 
 
 class Split:
-    """A split of a store, read with `pread`: safe in threads, and resident memory does not grow with the corpus.
+    """A split of a store: safe in threads, and neither resident memory nor the number of open files grows with it.
 
     The files of a local store are checked when the split is opened, those of a remote one when they are first used.
 
@@ -260,7 +265,9 @@ class Split:
         if not is_remote(store.where):
             for file, size in self._sizes.items():
                 store.file(file, size)
-        self._open = functools.cache(lambda file: self._file(file).open("rb", buffering=0))
+        self._files = {
+            file: RandomAccessFile(functools.partial(store.open, file, size)) for file, size in self._sizes.items()
+        }
 
     def sentence_offsets(self) -> np.ndarray:
         """Returns the address of each sentence's first token, and the number of tokens: int64 [sentences + 1]."""
@@ -283,7 +290,7 @@ class Split:
         """
         width = self._dtype.itemsize
         data = b"".join(
-            os.pread(self._open(f"{shard}.tokens").fileno(), width * size, width * first)
+            self._files[f"{shard}.tokens"].read(width * first, width * size)
             for shard, first, size in self._shard_intervals(start, count)
         )
         return np.frombuffer(data, self._dtype)
@@ -298,7 +305,7 @@ class Split:
         bits = [np.zeros(0, np.uint8)]
         for shard, first, size in self._shard_intervals(start, count):
             first_byte, end_byte = first // 8, (first + size + 7) // 8
-            data = os.pread(self._open(f"{shard}.{kind}").fileno(), end_byte - first_byte, first_byte)
+            data = self._files[f"{shard}.{kind}"].read(first_byte, end_byte - first_byte)
             unpacked = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
             bits.append(unpacked[first - 8 * first_byte :][:size])
         return np.concatenate(bits).astype(np.bool_)
@@ -357,7 +364,7 @@ def copy_to_cache(url: str, path: Path) -> None:
     try:
         with open_bytes(url) as source, open(temporary, "wb") as target:
             shutil.copyfileobj(source, target, COPY_BUFFER)
-        temporary.replace(path)
+        publish_file(temporary, path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot write it ({error.strerror or error});"

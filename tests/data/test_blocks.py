@@ -43,6 +43,25 @@ def test_blocks_equal_the_originals(case):
     assert (blocks["length"] + 2).tolist() == case["out_sizes"]
 
 
+LOST = [  # (tokens in the sentences of each document, blocks that are left), where 12 tokens fit
+    ([[6, 14, 14]], []),
+    ([[6, 14]], []),
+    ([[6, 14, 13, 20, 14]], []),
+    ([[10, 6, 14, 14]], [[0, 10]]),
+    ([[6, 14, 14, 3]], [[0, 6], [34, 37]]),
+    ([[6, 14, 3, 14, 14]], [[0, 6]]),
+    ([[14, 14, 6]], [[28, 34]]),
+    ([[4, 5], [14, 14], [3, 14], [14]], [[0, 9]]),
+    ([[14]], []),
+]
+
+
+@pytest.mark.parametrize("lengths, expected", LOST, ids=str)
+def test_long_sentences_that_end_a_document_lose_the_block_before_them(lengths, expected):
+    sentences, documents = np.cumsum([0, *np.concatenate(lengths)]), np.cumsum([0, *map(sum, lengths)])
+    assert ends_of(document_blocks(sentences, documents, 12)) == expected
+
+
 def test_blocks_of_a_document_do_not_depend_on_other_documents():
     draw = np.random.default_rng(1)
     lengths = [draw.integers(1, 20, draw.integers(1, 30)) for _ in range(50)]  # some longer than the 14 that fit

@@ -1,12 +1,14 @@
 """Several stores as one corpus: their rows, their shares, and the batches of a feed."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
 from spanbert_jax.data.batches import Feed, open_corpus
 from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
+from spanbert_jax.data.order import Order
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.errors import InputError
 from tests.small import TOKENIZER, small_config
@@ -86,7 +88,33 @@ def test_names_and_fingerprint(folders):
     mixtures = Mixture([poems]), Mixture([poems, laws]), Mixture([laws, poems])
     assert len({mixture.fingerprint for mixture in mixtures}) == 3
     assert Mixture([poems, laws]).names == ["poems", "laws"]
-    assert Mixture([poems, poems]).names == [str(folders / "poems")] * 2
+
+
+def test_stores_with_the_same_last_name_have_their_paths_as_names(folders, tmp_path):
+    (tmp_path / "poems").symlink_to(folders / "laws")
+    paths = [str(folder / "poems") for folder in (folders, tmp_path)]
+    assert Mixture([open_store(path) for path in paths]).names == paths
+
+
+def test_a_store_is_named_once(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(folders)
+    (tmp_path / "link").symlink_to(folders / "poems")
+    shutil.copytree(folders / "poems", tmp_path / "copy")
+    for other in ("poems", "./poems/", "laws/../poems", tmp_path / "link", tmp_path / "copy"):
+        config = small_config(data__store=f"laws,{folders / 'poems'},{other}")
+        with pytest.raises(InputError) as error:
+            open_corpus(config, TOKENIZER, folders, None)
+        assert str(error.value).startswith(f"data.store: {folders / 'poems'}, {other} have the same content; name one")
+    laws, poems = open_store("laws"), open_store("poems")
+    with pytest.raises(InputError) as error:
+        Mixture([laws, poems, poems, laws, poems])
+    assert [line.count(",") for line in str(error.value).splitlines()] == [2, 3]
+
+
+def test_any_temperature_gives_shares():
+    assert weights_of([100, 400], (0.0,), 2.0) == [10, 20]
+    assert weights_of([10**6, 2 * 10**6, 2 * 10**6], (0.0,), 1e-3) == pytest.approx([0, 1, 1])
+    assert Order([10**6, 2 * 10**6], weights_of([10**6, 2 * 10**6], (0.0,), 1e-3), 0).shares.tolist() == [1, 65535]
 
 
 def test_weights_must_fit_the_stores(folders):

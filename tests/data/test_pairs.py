@@ -38,6 +38,17 @@ def test_half_of_the_pairs_have_a_random_second_segment_of_another_document(corp
     assert lengths.min() >= 1 and lengths.sum(1).max() == 125
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_random_segments_of_few_documents_are_of_another_one(number):
+    draw = np.random.default_rng(number)
+    lengths = [draw.integers(1, 9, 20_000 // number) for _ in range(number)]
+    sentences, documents = np.cumsum([0, *np.concatenate(lengths)]), np.cumsum([0, *map(sum, lengths)])
+    pairs, labels = draw_pairs(sentences, documents, 13, 0.1, 8)
+    of_document = np.searchsorted(documents, pairs[..., 0], "right") - 1  # [pairs, 2]
+    assert np.all((of_document[:, 0] != of_document[:, 1]) == (labels == 1))
+    assert np.all(np.bincount(of_document[labels == 1, 0], minlength=number) > 50)
+
+
 def test_short_pairs_have_the_configured_share(corpus):
     full, short = (draw_pairs(*corpus, 125, share, 7)[0] for share in (0.0, 1.0))
     mean = [(pairs[..., 1] - pairs[..., 0]).sum(1).mean() for pairs in (full, short)]

@@ -137,11 +137,22 @@ def test_evaluation_is_in_order_and_always_the_same():
     assert (unmasked(whole)[:50] == ROWS.fields["tokens"]).all()
     assert all(not rows[name][50:].any() for name in rows)
     assert (rows["mlm_weights"][:50].sum(1) > 0).all()
-    first = flat(evaluate(max_rows=20))
-    assert {name: len(field) for name, field in first.items()} == dict.fromkeys(first, 24)
-    assert_same({name: field[:20] for name, field in first.items()}, {name: field[:20] for name, field in rows.items()})
     by_five = flat(evaluate(batch_size=5))
     assert_same(by_five, {name: field[:50] for name, field in rows.items()})
+
+
+@pytest.mark.parametrize("batch_size, part", [(8, None), (5, None), (8, np.array([1, 6]))], ids=["8", "5", "part"])
+def test_evaluation_of_some_rows_spreads_them_evenly(batch_size, part):
+    """So that text which is sorted by its source is evaluated in every part of it, with the masks of its rows."""
+    every = flat(evaluate())
+    chosen = [number * 50 // 20 for number in range(20)]  # 0, 2, 5, 7, ... 47
+    some = evaluate(max_rows=20, batch_size=batch_size, part=part)
+    numbers = np.arange(len(some["tokens"]) * batch_size).reshape(-1, batch_size)
+    numbers = (numbers if part is None else numbers[:, part]).reshape(-1)
+    rows = {name: field[numbers < 20] for name, field in flat(some).items()}
+    padding = {name: field[numbers >= 20] for name, field in flat(some).items()}
+    assert_same(rows, {name: field[np.array(chosen)[numbers[numbers < 20]]] for name, field in every.items()})
+    assert all(not field.any() for field in padding.values())
 
 
 def test_training_and_evaluation_masks_differ():

@@ -1,6 +1,9 @@
 """Rows have every block once, however they are packed, and the documented layout."""
 
+import concurrent.futures
 import dataclasses
+import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -156,6 +159,74 @@ def test_plan_is_made_once_and_again_when_damaged(split, settings, monkeypatch):
         assert np.array_equal(all_blocks(rows_of(split, 1, settings)), expected)
         assert path.read_bytes() == whole
     assert not list(path.parent.glob(".*"))
+
+
+@pytest.fixture
+def own_split(tmp_path):
+    """Makes a store without a plan."""
+    write_store(tmp_path / "store", TOKENIZER, {"train": [["a b. ac", "b b"] * 20] * 5})
+    return open_store(tmp_path / "store").split("train")
+
+
+def plans_of(split):
+    return sorted((split.store.folder / "rows").glob("*"), key=lambda path: path.name)
+
+
+@pytest.mark.parametrize("when", ["planning", "writing"])
+def test_the_plan_of_the_process_that_was_faster_is_used(own_split, when, monkeypatch):
+    """No process replaces a file that another one may have open."""
+    made = []
+    name = {"planning": "plan_rows", "writing": "keep_plan"}[when]
+    original = getattr(rows_module, name)
+
+    def slow(*arguments):
+        monkeypatch.setattr(rows_module, name, original)
+        made.append(rows_of(own_split, 2))  # another process
+        made.append(plans_of(own_split)[0].stat())
+        return original(*arguments)
+
+    monkeypatch.setattr(rows_module, name, slow)
+    rows = rows_of(own_split, 2)
+    (path,) = plans_of(own_split)
+    assert os.path.samestat(path.stat(), made[1]) and path.stat().st_mtime_ns == made[1].st_mtime_ns
+    assert np.array_equal(all_blocks(rows), all_blocks(made[0]))
+
+
+def test_processes_that_plan_at_once_keep_one_plan(own_split):
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        many = list(threads.map(lambda _: rows_of(own_split, 2), range(8)))
+    (path,) = plans_of(own_split)
+    for rows in many:
+        assert np.array_equal(all_blocks(rows), all_blocks(many[0]))
+        assert os.path.samestat(os.fstat(rows._file._opened().number), path.stat())
+
+
+def test_what_a_killed_process_left_does_not_matter(own_split):
+    folder = own_split.store.folder / "rows"
+    folder.mkdir()
+    left = folder / ".train-document-16x2-00000000.rows.0123456789abcdef"
+    left.write_bytes(b"half a plan")
+    rows = rows_of(own_split, 2)
+    assert all_blocks(rows)["length"].sum() == own_split.num_tokens
+    assert len(plans_of(own_split)) == 2  # the plan, and what was left
+
+
+def test_a_file_system_without_hard_links_keeps_plans_too(own_split, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    rows_of(own_split, 2)
+    assert len(plans_of(own_split)) == 1
+    monkeypatch.delattr(rows_module, "plan_rows")
+    assert all_blocks(rows_of(own_split, 2))["length"].sum() == own_split.num_tokens
+
+
+def test_a_plan_that_fits_nowhere_is_an_error(own_split, tmp_path, monkeypatch):
+    (own_split.store.folder / "rows").write_text("a file at the path of the folder of plans")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="missing: cannot write the plan of rows there .* set TMPDIR"):
+        rows_of(own_split, 2)
 
 
 def test_store_that_cannot_be_written_is_still_read(split, tmp_path):

@@ -125,7 +125,11 @@ def test_the_number_of_rows_is_as_requested_up_to_the_batch_size(store):
 @pytest.mark.parametrize("replacement", ["span", "token"])
 def test_spans_restore_the_original_text(store, boundaries, replacement):
     config = small_config(
-        masking__boundaries=boundaries, masking__replacement=replacement, masking__max_targets=4, eval__batch_size=64
+        masking__boundaries=boundaries,
+        masking__replacement=replacement,
+        masking__max_targets=4,
+        eval__batch_size=64,
+        eval__max_rows=0,
     )
     feed = Feed(config, Mixture([store]), TINY)
     batch = next(feed.held_out(feed.names[0]))
