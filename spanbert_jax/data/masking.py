@@ -169,7 +169,7 @@ def mask_tokens(
     Args:
       rows: tokens [B, L] int32; starts_word [B, L] bool, true where a word begins; block_start and block_length [B, N]
         int32 (length 0: no such block; blocks in order of position, a special token before each); for schemes that read
-        tags also tags [B, L] int32, bit k for kind k of tags_of(settings), 0 on special tokens.
+        tags also tags [B, L] int32 (of rows.Rows.read) for the kinds of tags_of(settings), 0 on special tokens.
       key: two uint32 words [B], of row_key.
       settings: of config.masking.
       counts_upto: int64 [V], cumulative sum of how often each token occurs in the training text: random replacements
@@ -242,9 +242,14 @@ def _text(rows: dict[str, np.ndarray], settings: MaskingSettings) -> Text:
     starts = rows["starts_word"].reshape(-1)
     word_start = np.append(np.flatnonzero(starts), starts.size)
     tagged = {}
-    for bit, kind in enumerate(tags_of(settings)):
-        edges = np.diff((rows["tags"].reshape(-1) >> bit & 1).astype(np.int8), prepend=0, append=0)
-        tagged[kind] = Intervals(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1)
+    for number, kind in enumerate(tags_of(settings)):
+        bits = rows["tags"].reshape(-1) >> 2 * number
+        is_tagged = bits & 1 == 1
+        begins = is_tagged & ~np.append(False, is_tagged[:-1])
+        if settings.touching_tags == "apart":
+            begins |= is_tagged & (bits & 2 == 2)
+        ends = is_tagged & ~np.append(is_tagged[1:] & ~begins[1:], False)
+        tagged[kind] = Intervals(np.flatnonzero(begins), np.flatnonzero(ends))
     return Text(np.cumsum(starts) - 1, word_start, tagged)
 
 

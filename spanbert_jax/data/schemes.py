@@ -33,6 +33,7 @@ class MaskingSettings:
     boundaries: str
     max_targets: int
     tagged_fraction: float
+    touching_tags: str
 
 
 class Blocks(NamedTuple):
@@ -51,7 +52,7 @@ class Blocks(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """Maximal intervals of tagged tokens, in order of address. Both int64 [intervals], addresses."""
+    """Tokens that are tagged together, in order of address. Both int64 [intervals], addresses."""
 
     first: np.ndarray
     last: np.ndarray

@@ -51,7 +51,9 @@ def span_boundaries(masked: Masked, settings: MaskingSettings) -> Arrays:
 TARGETS: dict[str, Maker] = {"mlm": masked_tokens, "sbo": span_boundaries}
 ALWAYS = ("mlm",)  # objectives whose arrays are in every batch: the masked tokens themselves
 
-INPUTS: dict[str, Callable[[Arrays, random.Key], tuple[Arrays, Arrays]]] = {}
+INPUTS: dict[str, Callable[[Arrays, random.Key], tuple[Arrays, Arrays]]] = {
+    "tags": lambda rows, key: (rows, {"tags": rows["tags"]})  # for printing: no objective, so no config asks for it
+}
 
 
 def enabled_targets(config) -> tuple[str, ...]:

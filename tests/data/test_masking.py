@@ -123,6 +123,7 @@ CASES = {
     "rate90": change(rate=0.9),
     "named_entity": change(schemes=("named_entity",)),
     "pmi": change(schemes=("pmi",)),
+    "pmi_fused": change(schemes=("pmi",), touching_tags="fused"),
     "tags_mixed": change(schemes=ALL_TAGGED, weights=(1.0,) * 4, tagged_fraction=0.9),
 }
 
