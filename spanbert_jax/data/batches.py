@@ -121,25 +121,41 @@ def block_settings(config, split: str) -> BlockSettings:
     )
 
 
-def rows_of(config, store: Store, tokenizer: Tokenizer, split: str) -> Rows:
-    """Returns the rows of one split.
-
-    Raises:
-      InputError: there are no held-out rows to evaluate on, or the store lacks tags that a masking scheme needs.
-    """
-    tags = tags_of(settings_from_config(config))
-    missing = [kind for kind in tags if kind not in store.split(split).tag_kinds]
+def store_problems(config, store: Store) -> list[str]:
+    """Returns what prevents making batches of a store with a config, one line each, without reading text."""
+    problems = []
+    missing = [kind for kind in tags_of(settings_from_config(config)) if kind not in store.index["tags"]]
     if missing:
         schemes = ", ".join(name for name in config.masking.schemes if TAGS.get(name) in missing)
-        raise InputError(
+        problems.append(
             f"store {store.where}: no tags of kind {', '.join(missing)} in it, which masking.schemes = {schemes} needs;"
             " make it with scripts/prepare_data.py --tags (or --ngrams)"
         )
-    rows = build_rows(store.split(split), block_settings(config, split), tokenizer.starts_word, tags)
-    if split == "valid" and config.eval.every and not rows.num_rows:
-        raise InputError(
-            f"store {store.where}: no document is held out; raise data.valid_fraction, or give eval.every = 0"
+    if config.eval.every and not store.split("valid").num_documents:
+        problems.append(
+            f"store {store.where}: no document is held out to evaluate on; make it with a larger --valid_fraction of"
+            " scripts/prepare_data.py, or give eval.every = 0"
         )
+    return problems
+
+
+def rows_of(config, mixture: Mixture, tokenizer: Tokenizer, split: str) -> list[Rows]:
+    """Returns the rows of one split of each store.
+
+    Raises:
+      InputError: there are none in a store, and they are to be read.
+    """
+    settings, tags = block_settings(config, split), tags_of(settings_from_config(config))
+    rows = [build_rows(store.split(split), settings, tokenizer.starts_word, tags) for store in mixture.stores]
+    if split == "train" or config.eval.every:
+        problems = [
+            f"store {store.where}: data.long_sentences = lose leaves no row of its {split} split at seq_len ="
+            f" {config.seq_len}; give data.long_sentences = cut, or a larger seq_len"
+            for store, rows_of_store in zip(mixture.stores, rows)
+            if not rows_of_store.num_rows
+        ]
+        if problems:
+            raise InputError("\n".join(problems))
     return rows
 
 
@@ -170,14 +186,13 @@ class Feed:
         Raises:
           InputError: the corpus cannot be used with the config.
         """
+        problems = [problem for store in mixture.stores for problem in store_problems(config, store)]
+        if problems:
+            raise InputError("\n".join(problems))
         self.config = config
         self.names = mixture.names
-        self.train = MixedRows([rows_of(config, store, tokenizer, "train") for store in mixture.stores])
-        valid = [rows_of(config, store, tokenizer, "valid") for store in mixture.stores]
-        self.valid = dict(zip(mixture.names, valid))
-        empty = [name for name, size in zip(self.names, self.train.sizes) if not size]
-        if empty:
-            raise InputError(f"store {empty[0]}: its training split has no rows")
+        self.train = MixedRows(rows_of(config, mixture, tokenizer, "train"))
+        self.valid = dict(zip(mixture.names, rows_of(config, mixture, tokenizer, "valid")))
         weights = weights_of(self.train.sizes, config.data.weights, config.data.temperature)
         self.order = Order(self.train.sizes, weights, config.seed)
         self.masker = Masker(
@@ -207,8 +222,10 @@ class Feed:
         """Returns the evaluation batches of a store, which are always the same.
 
         Only the rows numbered `part` of each batch are made; None: all. Stores have equal shares of eval.max_rows, and
-        each is read in evenly spread rows.
+        each is read in evenly spread rows. There are no batches of a store without held-out rows.
         """
+        if not self.valid[name].num_rows:
+            return iter(())
         evaluation = self.config.eval
         return make_eval_batches(
             self.valid[name],

@@ -105,8 +105,8 @@ def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: Mapping[str,
             entries.append(shard.entry)
         if name == "train" and not entries:
             raise InputError(
-                "corpus: the training split holds no text that gives a single token;"
-                " check data.source and data.valid_fraction"
+                "corpus: the training split holds no text that gives a single token; check the input, and that neither"
+                " the fraction of documents held out nor what drops documents takes them all"
             )
         counts.astype("<i8").tofile(folder / f"{name}.counts")
         splits[name] = {key: sum(entry[key] for entry in entries) for key in TOTALS} | {"shards": entries}
@@ -220,7 +220,7 @@ class Store:
         other = describe_vocabulary(tokenizer.vocab_size, tokenizer.lowercase, tokenizer.fingerprint)
         raise InputError(
             f"store {self.where}: made with another vocabulary ({own}) than the one asked for ({other});"
-            " set data.vocab and data.lowercase to the store's, or make the store again"
+            " give data.vocab = store, which takes the store's whatever data.lowercase is, or make the store again"
         )
 
     def split(self, name: str) -> "Split":
