@@ -3,19 +3,24 @@
 The other modules of this package take explicit arguments; this one reads them from a config.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from spanbert_jax.config import known_knobs
 from spanbert_jax.data.blocks import KINDS, LONG_SENTENCES, BlockSettings
 from spanbert_jax.data.masking import mask_slots
 from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
 from spanbert_jax.data.order import Order
 from spanbert_jax.data.pipeline import Batch, make_batches, make_eval_batches
+from spanbert_jax.data.preparation.flags import DEFAULTS
+from spanbert_jax.data.preparation.made_before import source_change
 from spanbert_jax.data.preparation.prepare import prepare
 from spanbert_jax.data.preparation.report import read_report
-from spanbert_jax.data.preparation.settings import ExecutionOptions, plain_settings
+from spanbert_jax.data.preparation.settings import ExecutionOptions, Settings, plain_settings
+from spanbert_jax.data.preparation.work_folder import setting_differences
 from spanbert_jax.data.rows import Rows, build_rows
 from spanbert_jax.data.schemes import TAGS, settings_from_config, tags_of
 from spanbert_jax.data.shard import BEGINS
@@ -35,6 +40,8 @@ KEYS = {  # setting of a preparation -> key of a config
     "lowercase": "data.lowercase",
     "valid_fraction": "data.valid_fraction",
 }
+
+DESCRIBED = ("input", "format", "valid_fraction")  # settings whose keys describe the text of a store
 
 
 def data_problems(config) -> list[str]:
@@ -95,18 +102,15 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
     Raises:
       InputError: a corpus or store cannot be used.
     """
-    folder = workdir / "store"
-    if not config.data.store and tags_of(settings_from_config(config)):
+    folder, data = workdir / "store", config.data
+    if not data.store and tags_of(settings_from_config(config)):
         raise InputError(
             f"masking.schemes {', '.join(config.masking.schemes)}: some need tags, which data.source does not have; "
             "make a store with scripts/prepare_data.py --tags (or --ngrams), and name it in data.store"
         )
-    if not config.data.store and not folder.exists():
-        log(f"tokenising {config.data.source} into {folder}")
-        data = config.data
-        settings = plain_settings(
-            data.source, data.format, data.vocab, data.lowercase, data.valid_fraction, config.seq_len
-        )
+    settings = plain_settings(data.source, data.format, data.vocab, data.lowercase, data.valid_fraction, config.seq_len)
+    if not data.store and not folder.exists():
+        log(f"tokenising {data.source} into {folder}")
         options = ExecutionOptions(workers=0, runner="", beam_options=(), strict=False)
         with settings_named(key_of_setting):
             store = prepare(settings, folder, options, lambda steps, what, number: steps)
@@ -116,10 +120,52 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
     stores = [open_store(name) for name in names]
     for store in stores:
         store.require(tokenizer)
+    check_made_from(stores, settings, not data.store, any((workdir / "checkpoints").glob("step_*")))
     number = len(config.data.weights)
     if number not in (1, len(stores)):
         raise InputError(f"data.weights: {number} of them for the {len(stores)} stores of data.store; give one each")
     return Mixture(stores)
+
+
+def check_made_from(stores: list[Store], settings: Settings, own: bool, resuming: bool) -> None:
+    """Checks that stores are of the text that a config describes. What no report says is not checked.
+
+    Args:
+      stores: those of the run.
+      settings: what the config's data keys would make.
+      own: whether the run makes its store of data.source. Otherwise data.store names the text, and the keys that
+        describe it must have their defaults or agree.
+      resuming: whether the run has a checkpoint, so that its text may have changed since.
+
+    Raises:
+      InputError: they are not; names all differences.
+    """
+    problems = []
+    for store in stores:
+        with contextlib.suppress(InputError):  # no report
+            before = read_report(store)["settings"]
+            # The vocabulary is compared by its content, and seq_len changes only the report.
+            before |= {name: getattr(settings, name) for name in ("vocab", "lowercase", "seq_len")}
+            if not own:
+                problems += misleading_keys(before, settings, store.where)
+            elif differences := setting_differences(DEFAULTS | before, settings.to_json()):
+                problems.append(f"store {store.where} was made of other text: {'; '.join(differences)}")
+            elif not resuming and (change := source_change(settings, store)):
+                problems.append(f"store {store.where}: {change}")
+    if problems:
+        advice = [f"remove {stores[0].where} to make it again, or give another --workdir"] if own else []
+        raise InputError("\n".join(problems + advice))
+
+
+def misleading_keys(before: dict, settings: Settings, store: str) -> list[str]:
+    """Returns a line for each key of a config that describes other text than that of a store, made with `before`."""
+    defaults, now = {name: known_knobs()[KEYS[name]].default for name in DESCRIBED}, settings.to_json()
+    return [
+        f"{KEYS[name]} is {now[name]!r}, but store {store} was made with {before[name]!r}: leave that key out, since "
+        "data.store names the text"
+        for name in DESCRIBED
+        if name in before and now[name] not in (defaults[name], before[name])
+    ]
 
 
 def key_of_setting(setting: str) -> str:

@@ -1,6 +1,7 @@
 """The corpus that a config names: its format, what is skipped in it, and what its stores lack."""
 
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from spanbert_jax.data import batches as batches_module
 from spanbert_jax.data.batches import Feed, data_problems, open_corpus
 from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.store import open_store, write_store
+from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
 from tests.data.sources.test_wiki import TEXT as ARTICLES
 from tests.small import TOKENIZER, small_config
@@ -62,11 +64,11 @@ def test_text_that_is_lost_altogether_is_named(stores):
     assert Feed(small_config(), Mixture(long), TOKENIZER).train.num_rows
 
 
-def open_text(folder, *overrides):
+def open_text(folder, *overrides, tokenizer=TOKENIZER):
     """(number of training documents, what was logged) of the text that a config names."""
     logged = []
     config = load_config("spanbert:tiny", ["data.valid_fraction=0", "eval.every=0", *overrides])
-    mixture = open_corpus(config, TOKENIZER, folder, logged.append)
+    mixture = open_corpus(config, tokenizer, folder, logged.append)
     return mixture.stores[0].split("train").num_documents, logged
 
 
@@ -115,3 +117,42 @@ def test_advice_names_what_the_user_of_a_config_can_give(tmp_path):
         with pytest.raises(InputError) as error:
             open_text(tmp_path / "run", *overrides)
         assert str(error.value).endswith(advice)
+
+
+def test_a_store_of_other_text_is_refused(tmp_path):
+    """A run's store, made before the run was stopped, is compared with the config that would make it now."""
+    (tmp_path / "a.txt").write_text("the cat\n\nthe dog\n")
+    (tmp_path / "b.txt").write_text("the sun\n\nthe sea\n")
+    a, b = (f"data.source={tmp_path}/{name}.txt" for name in "ab")
+    assert open_text(tmp_path / "run", a)[0] == 2
+    assert open_text(tmp_path / "run", a, "seq_len=64", "data.lowercase=no") == (2, [])
+    for overrides, said in (
+        ([b], f"input was '{tmp_path}/a.txt', now '{tmp_path}/b.txt'"),
+        ([a, "data.valid_fraction=0.5"], "valid_fraction was 0.0, now 0.5"),
+        ([a, "data.format=text"], "format was 'auto', now 'text'"),
+    ):
+        with pytest.raises(InputError, match=re.escape(said)) as error:
+            open_text(tmp_path / "run", *overrides)
+        assert f"remove {tmp_path}/run/store to make it again" in str(error.value)
+    with pytest.raises(InputError, match="made with another vocabulary"):
+        open_text(tmp_path / "run", a, tokenizer=load_tokenizer("cased", "auto"))
+    (tmp_path / "a.txt").write_text("the cat\n\nthe dogs\n")
+    with pytest.raises(InputError, match=r"the input has changed \(17 bytes before, 18 now\)"):
+        open_text(tmp_path / "run", a)
+    (tmp_path / "run" / "checkpoints" / "step_5").mkdir(parents=True)
+    assert open_text(tmp_path / "run", a)[0] == 2  # a run goes on with the text that it began with
+    with pytest.raises(InputError, match="was made of other text"):
+        open_text(tmp_path / "run", b)
+
+
+def test_keys_that_describe_other_text_than_a_named_store_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat\n\nthe dog\n")
+    open_text(tmp_path / "run", f"data.source={tmp_path}/a.txt")
+    store = f"data.store={tmp_path}/run/store"
+    assert open_text(tmp_path, store)[0] == 2
+    assert open_text(tmp_path, store, f"data.source={tmp_path}/a.txt")[0] == 2
+    with pytest.raises(InputError) as error:
+        open_text(tmp_path, store, "data.source=b.txt", "data.valid_fraction=0.2")
+    lines = str(error.value).splitlines()
+    assert [line.split(",")[0] for line in lines] == ["data.source is 'b.txt'", "data.valid_fraction is 0.2"]
+    assert all("leave that key out, since data.store names the text" in line for line in lines)

@@ -55,8 +55,15 @@ def store_differences(settings: Settings, store: Store, strict: bool) -> list[st
     tagger = make_tagger(settings, store.tokenizer())
     if (tagger.describe() if tagger else {}) != store.index["tags"]:
         differences.append("the tagger has changed")
-    with contextlib.suppress(InputError):  # the text may have been removed since
-        before, now = report.get("source_bytes"), sum(unit.size for unit in source_units(settings))
-        if before not in (None, now):
-            differences.append(f"the input has changed ({before:,} bytes before, {now:,} now)")
+    if change := source_change(settings, store):
+        differences.append(change)
     return differences
+
+
+def source_change(settings: Settings, store: Store) -> str:
+    """Returns how the text that a store was made of has changed; "" if it has not, or is not there any more."""
+    with contextlib.suppress(InputError):
+        before, now = read_report(store).get("source_bytes"), sum(unit.size for unit in source_units(settings))
+        if before not in (None, now):
+            return f"the input has changed ({before:,} bytes before, {now:,} now)"
+    return ""
