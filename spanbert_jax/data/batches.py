@@ -32,6 +32,7 @@ KEYS = {  # setting of a preparation -> key of a config
     "format": "data.format",
     "vocab": "data.vocab",
     "lowercase": "data.lowercase",
+    "strip_accents": "data.strip_accents",
     "valid_fraction": "data.valid_fraction",
 }
 
@@ -85,7 +86,7 @@ def configured_tokenizer(config) -> Tokenizer:
     """
     if config.data.vocab == VOCAB_OF_STORE:
         return open_store(store_names(config)[0]).tokenizer()
-    return load_tokenizer(config.data.vocab, config.data.lowercase)
+    return load_tokenizer(config.data.vocab, config.data.lowercase, config.data.strip_accents)
 
 
 def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str], None]) -> Mixture:
@@ -104,7 +105,13 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
         log(f"tokenising {config.data.source} into {folder}")
         data = config.data
         settings = plain_settings(
-            data.source, data.format, data.vocab, data.lowercase, data.valid_fraction, config.seq_len
+            data.source,
+            data.format,
+            data.vocab,
+            data.lowercase,
+            data.strip_accents,
+            data.valid_fraction,
+            config.seq_len,
         )
         options = ExecutionOptions(workers=0, runner="", beam_options=(), strict=False)
         with settings_named(key_of_setting):

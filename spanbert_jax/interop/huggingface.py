@@ -132,8 +132,7 @@ def usage(shapes: Shapes, config, tokenizer: Tokenizer) -> str:
     """Returns the usage section of the folder's README.md."""
     heads = heads_of(shapes)
     pooler = any(name.startswith("bert.pooler") for o in heads for name in o.exported.values())
-    casing = "uncased" if tokenizer.lowercase else "cased"
-    return USE.format(casing=casing, pooler=POOLER[pooler]) + "".join(o.usage(config) for o in heads)
+    return USE.format(casing=tokenizer.rules, pooler=POOLER[pooler]) + "".join(o.usage(config) for o in heads)
 
 
 def architecture(shapes: Shapes) -> str:
@@ -156,8 +155,8 @@ def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
     return special_tokens() | {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": tokenizer.lowercase,
-        "strip_accents": None,
-        "tokenize_chinese_chars": True,
+        "strip_accents": tokenizer.rules.settings().get("strip_accents"),  # None: as do_lower_case
+        "tokenize_chinese_chars": tokenizer.rules.split_chinese,
         "model_max_length": config.model.max_positions,
     }
 

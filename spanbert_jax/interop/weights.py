@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from spanbert_jax.data.tokenizer import VOCABULARY_FILES
+from spanbert_jax.data.tokenizer_files import VOCABULARY_FILES
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import head_file, read_config
 from spanbert_jax.interop.names import (

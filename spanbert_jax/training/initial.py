@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from spanbert_jax.data.tokenizer import Tokenizer, read_tokens
+from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.data.tokenizer_files import read_tokens
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import model_fields
 from spanbert_jax.interop.names import Weights, to_theirs

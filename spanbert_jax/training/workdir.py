@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, restored_tokenizer
 from spanbert_jax.errors import DiskFull, DoesNotFit, InputError
 from spanbert_jax.folders import replace_file, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
@@ -196,13 +196,12 @@ def resolve_step(workdir: Path, step: int | None) -> int:
 
 
 def saved_tokenizer(workdir: Path, fingerprint: str) -> Tokenizer:
-    """Returns the tokenizer of a run, from its own copy of the vocabulary; the fingerprint also determines the casing.
+    """Returns the tokenizer of a run, from its own copy of the vocabulary; the fingerprint also determines its rules.
 
     Raises:
       InputError: the vocabulary in the workdir is another one.
     """
-    for lowercase in ("no", "yes"):
-        tokenizer = load_tokenizer(str(workdir / "vocab.txt"), lowercase)
-        if tokenizer.fingerprint == fingerprint:
-            return tokenizer
+    tokenizer = restored_tokenizer(workdir / "vocab.txt", fingerprint)
+    if tokenizer:
+        return tokenizer
     raise InputError(f"{workdir}/vocab.txt is not the vocabulary that the run was trained with: put that one back")

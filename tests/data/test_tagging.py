@@ -12,6 +12,7 @@ import pytest
 from spanbert_jax.data import tagging
 from spanbert_jax.data.tagging import Tagger, text_chunks, token_bits
 from spanbert_jax.data.tokenizer import load_tokenizer
+from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 from tests.data.test_tokenizer import odd_lines
 
@@ -46,7 +47,7 @@ def tagged(tagger, tokenizer, sentences: list[str]) -> dict[str, list[list[str]]
 def ngram_tagger(folder, *lines: str, lowercase: bool = False) -> Tagger:
     path = folder / "ngrams.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Tagger(("ngrams",), "", str(path), lowercase)
+    return Tagger(("ngrams",), "", str(path), WordRules(lowercase))
 
 
 @pytest.fixture(autouse=True)
