@@ -36,7 +36,6 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.folders import replace_file
 
 SPECIAL_TOKENS = ("[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
-MAX_UNKNOWN = 0.01  # share of [UNK] in a text that is not warned of; 0.1 % is usual
 CHOICES = ("auto", "yes", "no")  # values of data.lowercase and data.strip_accents
 
 
@@ -125,21 +124,6 @@ class Tokenizer:
         for name, text in texts.items():
             with replace_file(folder / name, "wb") as file:
                 file.write(text.encode("utf-8"))
-
-    def unknown_warnings(self, counts: np.ndarray, where: str) -> list[str]:
-        """Returns a line if too much of a text is [UNK]: the vocabulary or its rules are not made for it.
-
-        Args:
-          counts: int64 [V], how often each token occurs in the text.
-          where: name of the text.
-        """
-        share = counts[self.unk_id] / max(1, counts.sum())
-        if share <= MAX_UNKNOWN:
-            return []
-        return [
-            f"warning: {share:.1%} of the tokens of {where} are {UNKNOWN}: check that the vocabulary is of its language"
-            f" and script, and that it is {self.rules} (data.lowercase, data.strip_accents)"
-        ]
 
 
 def use_bert_words(tokenizer: HFTokenizer, rules: WordRules) -> HFTokenizer:

@@ -157,7 +157,7 @@ def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
         "do_lower_case": tokenizer.lowercase,
         "strip_accents": tokenizer.rules.settings().get("strip_accents"),  # None: as do_lower_case
         "tokenize_chinese_chars": tokenizer.rules.split_chinese,
-        "model_max_length": config.model.max_positions,
+        "model_max_length": config.seq_len,  # the run trained no positions beyond
     }
 
 

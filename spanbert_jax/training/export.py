@@ -38,7 +38,7 @@ def export_run(workdir: Path, output: Path, format: str, step: int | None) -> tu
     if format == "original":
         return step, export_original(output, params, config, tokenizer)
     if format == "stablehlo":
-        card = model_card(*described, library="jax", use=stablehlo.usage(spec))
+        card = model_card(*described, library="jax", use=stablehlo.usage(spec, config.seq_len))
         return step, stablehlo.export_stablehlo(output, params, config, spec, tokenizer, card)
     card = model_card(*described, library="transformers", use=huggingface.usage(shapes, config, tokenizer))
     return step, huggingface.export_huggingface(output, params, config, tokenizer, card)

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.data.tokenizer_files import read_tokens
@@ -16,7 +17,7 @@ from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
 from spanbert_jax.model.layout import param_path
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.objectives.pretraining import init_params, with_heads
-from spanbert_jax.training.workdir import restore_run
+from spanbert_jax.training.workdir import newest_step, read_config, restore_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +71,25 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     return initial
 
 
-def with_fingerprint(config, initial: Initial | None):
-    """Returns the config with the fingerprint of its initial weights, by which a run recognises them."""
-    if initial is None:
-        return config
+def initial_of_run(config, tokenizer: Tokenizer, workdir: Path) -> tuple[Initial | None, ConfigDict]:
+    """Returns the weights that a run starts from, None if it needs none, and the config with their fingerprint.
+
+    A run with a checkpoint needs none, so its source may have moved, changed or gone: config.json says what it was.
+    Only another path than the run's is read, to refuse other weights.
+
+    Raises:
+      InputError: as read_initial does.
+    """
     config = config.copy_and_resolve_references()
-    config.init.fingerprint = initial.fingerprint
-    return config.lock()
+    if newest_step(workdir) is not None:
+        before = read_config(workdir).init
+        if config.init.path in ("", before.path):
+            config.init.path, config.init.fingerprint = before.path, config.init.fingerprint or before.fingerprint
+            return None, config.lock()
+    initial = read_initial(config, tokenizer)
+    if initial:
+        config.init.fingerprint = initial.fingerprint
+    return initial, config.lock()
 
 
 def _of_run(path: str) -> tuple[Weights, dict, Path]:

@@ -17,7 +17,8 @@ import jax
 from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.tokenizer import Tokenizer, restored_tokenizer
+from spanbert_jax.data.batches import configured_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer, restored_tokenizer
 from spanbert_jax.errors import DiskFull, DoesNotFit, InputError
 from spanbert_jax.folders import replace_file, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
@@ -193,6 +194,26 @@ def resolve_step(workdir: Path, step: int | None) -> int:
             f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}"
         )
     return steps[-1] if step is None else step
+
+
+def tokenizer_of_run(config, workdir: Path) -> Tokenizer:
+    """Returns the tokenizer that a config names, or, if the folder has a run with a checkpoint, the run's.
+
+    A vocabulary that has changed since is returned as it is now, so that it can be refused. The run's rules for words
+    are those that were decided when it began, and a vocabulary that is no longer there is not needed.
+
+    Raises:
+      InputError: the vocabulary cannot be read.
+    """
+    own = workdir / "vocab.txt"
+    if newest_step(workdir) is None or not own.is_file():
+        return configured_tokenizer(config)
+    saved = load_tokenizer(str(own), "auto")
+    try:
+        configured = configured_tokenizer(config)
+    except InputError:
+        return saved
+    return saved if saved.tokens == configured.tokens else configured
 
 
 def saved_tokenizer(workdir: Path, fingerprint: str) -> Tokenizer:

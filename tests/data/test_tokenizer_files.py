@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import numpy as np
 import pytest
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
@@ -177,12 +176,3 @@ def test_berts_json_is_taken_with_its_rules_and_added_tokens():
     ours = from_json(tokenizer.to_str(), "mine")
     assert ours.tokens == [*TOKENS, "[ENTITY]", "covid"] and ours.rules == WordRules(True, False)
     assert ours.encode(["the cats covid"]) == [tokenizer.encode("the cats covid").ids]
-
-
-def test_too_many_unknown_tokens_are_warned_of():
-    tokenizer = Tokenizer(TOKENS, WordRules(True, False), "")
-    counts = [0, 24, *[0] * (len(TOKENS) - 3), 76]
-    [line] = tokenizer.unknown_warnings(np.array(counts), "store x")
-    assert line.startswith("warning: 24.0% of the tokens of store x are [UNK]") and "uncased, accents kept" in line
-    counts[1] = 0
-    assert tokenizer.unknown_warnings(np.array(counts), "store x") == []

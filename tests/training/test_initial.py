@@ -9,10 +9,10 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import export_huggingface
 from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
 from spanbert_jax.training.export import export_run
-from spanbert_jax.training.initial import read_initial, shapes_of, with_params
+from spanbert_jax.training.initial import initial_of_run, read_initial, shapes_of, with_params
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
-from spanbert_jax.training.workdir import read_config, restore_run
+from spanbert_jax.training.workdir import check_workdir, read_config, restore_run
 from tests.interop.models import assert_same, random_params
 from tests.small import TOKENIZER, small_config, small_program
 
@@ -74,12 +74,31 @@ def test_the_same_command_resumes_and_other_weights_are_refused(run, store, fold
     assert "done before: 3 steps" in capfd.readouterr().out
     export_huggingface(tmp_path / "other", random_params(SHAPES, seed=1), CONFIG, TOKENIZER, "")
     before = (run / "config.json").read_text()
-    for init in (tmp_path / "other", ""):
-        with pytest.raises(InputError, match="init.fingerprint"):
-            pretrain(config_on(store, init), run)
+    with pytest.raises(InputError, match="init.fingerprint"):
+        pretrain(config_on(store, tmp_path / "other"), run)
     assert (run / "config.json").read_text() == before
-    # Weights that are no longer there are not needed to resume: what they were is.
-    assert pretrain(config_on(store, "", init__fingerprint=read_config(run).init.fingerprint), run) == 0
+    # Weights that are no longer there are not needed to resume.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spanbert_jax.training.initial.read_initial", None)
+        assert pretrain(config_on(store, ""), run) == 0
+    assert (run / "config.json").read_text() == before
+
+
+def test_a_run_with_a_checkpoint_reads_no_initial_weights(run, store, folder, tmp_path, monkeypatch):
+    recorded = read_config(run).init
+    moved = tmp_path / "moved"
+    moved.symlink_to(folder)
+    initial, config = initial_of_run(config_on(store, moved), TOKENIZER, run)
+    assert config.init.path == str(moved) and initial.fingerprint == config.init.fingerprint == recorded.fingerprint
+    monkeypatch.setattr("spanbert_jax.training.initial.read_initial", None)  # as if the source were gone
+    for path in (folder, ""):
+        initial, config = initial_of_run(config_on(store, path), TOKENIZER, run)
+        assert initial is None and config.init == recorded
+    _, config = initial_of_run(config_on(store, folder, init__fingerprint="other"), TOKENIZER, run)
+    with pytest.raises(InputError, match="init.fingerprint: .* in the run, 'other' now"):
+        check_workdir(run, config)
+    with pytest.raises(TypeError):  # without a checkpoint it is read
+        initial_of_run(config_on(store, folder), TOKENIZER, tmp_path)
 
 
 def test_a_fingerprint_without_weights_starts_nothing(store, tmp_path):
