@@ -8,12 +8,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from spanbert_jax.data.tokenizer import Tokenizer
-from spanbert_jax.data.tokenizer_files import read_tokens
+from spanbert_jax.data.tokenizer import Tokenizer, choose_rules
+from spanbert_jax.data.tokenizer_files import read_tokens, read_vocabulary
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import model_fields
 from spanbert_jax.interop.names import Weights, to_theirs
-from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
+from spanbert_jax.interop.weights import fingerprint, fit_vocabulary, load_weights, to_params, without_other_parts
 from spanbert_jax.model.layout import param_path
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.objectives.pretraining import init_params, with_heads
@@ -27,19 +27,22 @@ class Initial:
     path: str
     params: Weights  # ours, by path, float32; some heads may be missing
     missing: list[str]  # names of the missing heads
+    notes: list[str]  # what was changed to fit, and what was left out, in clauses
     fingerprint: str  # of params
 
     def summary(self) -> str:
         """Returns a line that describes the weights."""
-        scratch = f"; heads that it lacks, which start from scratch: {', '.join(self.missing)}" if self.missing else ""
-        return f"starting from the weights of {self.path}, fingerprint {self.fingerprint[:12]}{scratch}"
+        notes = list(self.notes)
+        if self.missing:
+            notes.append(f"heads that it lacks, which start from scratch: {', '.join(self.missing)}")
+        return "; ".join([f"starting from the weights of {self.path}, fingerprint {self.fingerprint[:12]}", *notes])
 
 
 def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     """Returns the weights that config.init names, checked against the config and its tokenizer; None if it names none.
 
     The path is the folder of a pretraining run, whose newest checkpoint is read, or a path that
-    interop.weights.load_weights reads.
+    interop.weights.load_weights reads. Parts of other tasks are left out, and the vocabulary table is fitted.
 
     Raises:
       InputError: the weights cannot be read, are of another model or vocabulary, or have another fingerprint than
@@ -49,11 +52,10 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     if not path:
         return None
     weights, model, vocabulary = (_of_run if (Path(path) / "checkpoints").is_dir() else _of_files)(path)
-    if vocabulary is not None and read_tokens(str(vocabulary)) != tokenizer.tokens:
-        raise InputError(
-            f"{path}: its vocabulary is not that of data.vocab {config.data.vocab}: "
-            f"give --config.data.vocab={vocabulary}"
-        )
+    tokens = None
+    if vocabulary is not None:
+        check_tokenizer(config, tokenizer, vocabulary)
+        tokens = read_tokens(str(vocabulary))
     theirs, ours = model or {}, config.model
     # The shapes of tensors do not show all of these.
     keys = ("layers", "width", "heads", "mlp_width", "max_positions", "norm_eps") if model else ()
@@ -62,13 +64,41 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     ]
     if differing:
         raise InputError(f"{path}: {'; '.join(differing)}")
+    weights, others = without_other_parts(weights)
+    random = np.random.default_rng(config.seed)
+    weights, notes = fit_vocabulary(
+        weights, tokens, tokenizer.tokens, lambda *shape: random.normal(0, ours.init_std, shape).astype(np.float32)
+    )
+    if others:
+        notes.append(f"parts of other tasks, left out: {', '.join(others)}")
     params, missing = to_params(weights, shapes_of(config, tokenizer), path)
-    initial = Initial(path, params, missing, fingerprint(params))
+    initial = Initial(path, params, missing, notes, fingerprint(params))
     if config.init.fingerprint not in ("", initial.fingerprint):
         raise InputError(
             f"{path}: its weights are {initial.fingerprint}, init.fingerprint requires {config.init.fingerprint}"
         )
     return initial
+
+
+def check_tokenizer(config, tokenizer: Tokenizer, vocabulary: Path) -> None:
+    """Checks that a tokenizer gives text the ids that weights with this vocabulary file were trained on.
+
+    Of the two vocabularies, one must begin with the other. The rules for words must be those that the files state,
+    unless the config requires other ones.
+
+    Raises:
+      InputError: it does not.
+    """
+    described, data = read_vocabulary(str(vocabulary)), config.data
+    advice = f"give --config.data.vocab={vocabulary}"
+    if any(one != other for one, other in zip(described.tokens, tokenizer.tokens)):
+        raise InputError(f"{vocabulary.parent}: its vocabulary is not that of data.vocab {data.vocab}: {advice}")
+    rules, _ = choose_rules(described.tokens, described.rules, described.by, data.lowercase, data.strip_accents)
+    if described.rules and rules.settings() != tokenizer.rules.settings():
+        raise InputError(
+            f"{vocabulary.parent}: its {described.by} says that text is {rules}, and data.vocab {data.vocab} is "
+            f"{tokenizer.rules}: {advice}"
+        )
 
 
 def initial_of_run(config, tokenizer: Tokenizer, workdir: Path) -> tuple[Initial | None, ConfigDict]:

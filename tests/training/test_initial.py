@@ -1,10 +1,15 @@
 """Runs that start from given weights, and the way there and back through an export."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
 
+from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import export_huggingface
 from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
@@ -55,6 +60,52 @@ def test_given_parameters_replace_random_ones_on_any_mesh(folder):
     assert jax.tree.map(lambda leaf: leaf.sharding, state.params) == jax.tree.map(
         lambda leaf: leaf.sharding, fresh.params
     )
+
+
+def changed_folder(folder, target, tokens=None, rows=None, extra=None, **settings):
+    """A copy of a Hugging Face folder with other tokens, rows of its table, tensors or tokenizer settings."""
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+        weights[name] = np.concatenate([weights[name]] * 2)[: rows or len(weights[name])]
+    save_file(weights | (extra or {}), target / "model.safetensors")
+    if tokens:
+        Tokenizer(tokens, TOKENIZER.rules, "").save(target)
+    if settings:
+        (target / "tokenizer_config.json").write_text(json.dumps(settings))
+    return small_config(init__path=str(target))
+
+
+def test_padded_and_added_rows_and_heads_of_other_tasks(folder, tmp_path):
+    extra = {"classifier.weight": np.ones((2, 32), np.float32)}
+    padded = read_initial(changed_folder(folder, tmp_path / "a", rows=4096 + 64, extra=extra), TOKENIZER)
+    assert "of the 4,160 rows of its vocabulary table, 64 behind the first 4,096 are left out" in padded.summary()
+    assert "parts of other tasks, left out: classifier" in padded.summary()
+    start = {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}
+    assert_same(padded.params, start)
+    longer = Tokenizer([*TOKENIZER.tokens, "covid"], TOKENIZER.rules, "")
+    config = small_config(init__path=str(folder))
+    extended, again = read_initial(config, longer), read_initial(config, longer)
+    assert "tokens that it lacks, which start from scratch: 1" in extended.summary()
+    table = extended.params["encoder/embeddings/word"]
+    np.testing.assert_array_equal(table[:-1], start["encoder/embeddings/word"])
+    assert 0 < np.abs(table[-1]).max() < 0.2 and again.fingerprint == extended.fingerprint
+    added = changed_folder(folder, tmp_path / "b", tokens=longer.tokens, rows=4097)
+    assert_same(read_initial(added, TOKENIZER).params, start)
+    assert read_initial(added, longer).notes == []
+
+
+def test_text_is_divided_as_the_initial_model_saw_it(folder, tmp_path):
+    uncased = changed_folder(folder, tmp_path / "a", do_lower_case=True)
+    with pytest.raises(
+        InputError, match=r"its tokenizer_config.json says that text is uncased, and .* is cased: give --"
+    ):
+        read_initial(uncased, TOKENIZER)
+    uncased.data.lowercase = "no"  # on purpose
+    assert read_initial(uncased, TOKENIZER).missing == ["sbo"]
+    other = Tokenizer([*TOKENIZER.tokens[:-1], "covid"], TOKENIZER.rules, "")
+    with pytest.raises(InputError, match="its vocabulary is not that of data.vocab"):
+        read_initial(small_config(init__path=str(folder)), other)
 
 
 def test_a_run_starts_there_and_its_config_says_so(run, folder):
