@@ -72,6 +72,13 @@ def duplicates() -> dict[str, str]:
     }
 
 
+def has_weights(path: Path) -> bool:
+    """Returns whether load_weights reads a path: a file, the prefix of a checkpoint, or a folder with WEIGHT_FILES."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in WEIGHT_FILES)
+    return path.is_file() or path.with_name(path.name + tensorflow_files.INDEX).is_file()
+
+
 class Loaded(NamedTuple):
     """The content of a folder or file of weights."""
 

@@ -1,4 +1,4 @@
-"""Initial weights of a run that are not random: those of another run, a Hugging Face folder, or the original."""
+"""What a run starts from: its tokenizer, and weights of another run, a Hugging Face folder, the original, or others."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from spanbert_jax.data.tokenizer import Tokenizer, choose_rules
+from spanbert_jax.data.batches import configured_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, choose_rules, load_tokenizer
 from spanbert_jax.data.tokenizer_files import read_tokens, read_vocabulary
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import model_fields
@@ -99,6 +100,26 @@ def check_tokenizer(config, tokenizer: Tokenizer, vocabulary: Path) -> None:
             f"{vocabulary.parent}: its {described.by} says that text is {rules}, and data.vocab {data.vocab} is "
             f"{tokenizer.rules}: {advice}"
         )
+
+
+def tokenizer_of_run(config, workdir: Path) -> Tokenizer:
+    """Returns the tokenizer that a config names, or, if the folder has a run with a checkpoint, the run's.
+
+    A vocabulary that has changed since is returned as it is now, so that it can be refused. The run's rules for words
+    are those that were decided when it began, and a vocabulary that is no longer there is not needed.
+
+    Raises:
+      InputError: the vocabulary cannot be read.
+    """
+    own = workdir / "vocab.txt"
+    if newest_step(workdir) is None or not own.is_file():
+        return configured_tokenizer(config)
+    saved = load_tokenizer(str(own), "auto")
+    try:
+        configured = configured_tokenizer(config)
+    except InputError:
+        return saved
+    return saved if saved.tokens == configured.tokens else configured
 
 
 def initial_of_run(config, tokenizer: Tokenizer, workdir: Path) -> tuple[Initial | None, ConfigDict]:

@@ -15,7 +15,7 @@ from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import reporting_full_disk
 from spanbert_jax.training.checkpoint import Checkpoints
-from spanbert_jax.training.initial import Initial, initial_of_run, with_params
+from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
@@ -26,7 +26,6 @@ from spanbert_jax.training.workdir import (
     check_workdir,
     locked,
     newest_checkpoint,
-    tokenizer_of_run,
     write_config,
     write_config_if_absent,
 )

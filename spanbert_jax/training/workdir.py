@@ -17,8 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.batches import configured_tokenizer
-from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer, restored_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, restored_tokenizer
 from spanbert_jax.errors import DiskFull, DoesNotFit, InputError
 from spanbert_jax.folders import replace_file, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
@@ -147,9 +146,9 @@ def _remove(entries: Iterable[Path]) -> None:
 
 
 class TrainedModel(NamedTuple):
-    """A run's model, for use on one device."""
+    """A model for use on one device."""
 
-    config: ConfigDict  # of the run
+    config: ConfigDict  # of its run
     tokenizer: Tokenizer
     spec: ModelSpec
     objectives: Objectives  # whose heads the model has
@@ -170,9 +169,13 @@ def restore_run(workdir: Path, step: int | None = None) -> TrainedModel:
         params = jax.device_put(checkpoints.read(step, "params"), device)
     finally:
         checkpoints.close()
+    return TrainedModel(config, tokenizer, one_device_spec(config, tokenizer, device), with_heads(config), params)
+
+
+def one_device_spec(config, tokenizer: Tokenizer, device: jax.Device) -> ModelSpec:
+    """Returns the ModelSpec of a config's model for rows of any length on a device."""
     spec = model_spec(config, tokenizer.vocab_size, platform_of(device))
-    spec = dataclasses.replace(spec, attention="xla")  # the implementation that accepts rows of any length
-    return TrainedModel(config, tokenizer, spec, with_heads(config), params)
+    return dataclasses.replace(spec, attention="xla")  # the implementation that accepts them
 
 
 def resolve_step(workdir: Path, step: int | None) -> int:
@@ -194,26 +197,6 @@ def resolve_step(workdir: Path, step: int | None) -> int:
             f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}"
         )
     return steps[-1] if step is None else step
-
-
-def tokenizer_of_run(config, workdir: Path) -> Tokenizer:
-    """Returns the tokenizer that a config names, or, if the folder has a run with a checkpoint, the run's.
-
-    A vocabulary that has changed since is returned as it is now, so that it can be refused. The run's rules for words
-    are those that were decided when it began, and a vocabulary that is no longer there is not needed.
-
-    Raises:
-      InputError: the vocabulary cannot be read.
-    """
-    own = workdir / "vocab.txt"
-    if newest_step(workdir) is None or not own.is_file():
-        return configured_tokenizer(config)
-    saved = load_tokenizer(str(own), "auto")
-    try:
-        configured = configured_tokenizer(config)
-    except InputError:
-        return saved
-    return saved if saved.tokens == configured.tokens else configured
 
 
 def saved_tokenizer(workdir: Path, fingerprint: str) -> Tokenizer:

@@ -13,7 +13,7 @@ from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import export_huggingface
 from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
-from spanbert_jax.training.export import export_run
+from spanbert_jax.training.export import export_model
 from spanbert_jax.training.initial import initial_of_run, read_initial, shapes_of, with_params
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
@@ -160,7 +160,7 @@ def test_a_fingerprint_without_weights_starts_nothing(store, tmp_path):
 
 @pytest.mark.parametrize("format", ["huggingface", "original"])
 def test_a_run_goes_out_and_comes_back_bit_for_bit(run, format, tmp_path):
-    assert export_run(run, tmp_path / "out", format, None) == (3, [])
+    assert export_model(run, tmp_path / "out", format, None) == (f"step 3 of {run}", [])
     weights, _, _ = load_weights(tmp_path / "out")
     params, missing = to_params(weights, SHAPES)
     assert not missing
@@ -181,7 +181,7 @@ def test_exports_that_are_refused(run, tmp_path):
         (tmp_path / "none", tmp_path / "out", "original", None): "has no config.json",
     }.items():
         with pytest.raises(InputError, match=words):
-            export_run(*arguments)
+            export_model(*arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -9,13 +9,13 @@ from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 from spanbert_jax.objectives import MLM, SBO
 from spanbert_jax.objectives.pretraining import init_params
+from spanbert_jax.training.initial import tokenizer_of_run
 from spanbert_jax.training.pretrain import pretrain
 from spanbert_jax.training.workdir import (
     check_workdir,
     locked,
     read_config,
     restore_run,
-    tokenizer_of_run,
     write_config,
     write_config_if_absent,
 )
