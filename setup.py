@@ -63,6 +63,7 @@ setup(
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
         "dev": ["matplotlib>=3.9", "pytest>=8", "pytest-xdist>=3.6", "mypy==2.4.*", "ruff==0.17.*", *PREPARE],
-        "parity": ["transformers>=4.50"],  # and a build of torch for your machine: compares with other implementations
+        # Comparisons with other implementations. Before it, install a build of torch for your machine.
+        "parity": ["transformers>=4.50", "accelerate>=1.1"],
     },
 )

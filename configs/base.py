@@ -85,6 +85,11 @@ KNOBS: Sections = {
         "tagged_fraction": Knob(
             0.5, 'fraction of draws of "named_entity" and "noun_phrase" that take a tagged span, else a word', fraction
         ),
+        "touching_tags": Knob(
+            "apart",
+            'tagged spans that touch are "apart", or "fused": one, as in the original (docs/original.md, quirk 22)',
+            one_of("apart", "fused"),
+        ),
         "mask_fraction": Knob(0.8, "fraction of the masked spans that become [MASK] ..."),
         "random_fraction": Knob(0.1, "... and that become random tokens; the rest keep their text"),
         "replacement": Knob(

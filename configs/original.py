@@ -22,5 +22,6 @@ def get_config(variant: str = "large"):
     # original divided by the targets of one worker, 8 x 77 = 616.
     config.optimizer.divide_by_targets = True
     config.data.long_sentences = "lose"  # 14: also the block in front of one at the end of a document
+    config.masking.touching_tags = "fused"  # 22: no effect without schemes that read tags
     config.objectives.sbo_count_offset = 1  # 6: the denominator of SBO is one too large
     return config

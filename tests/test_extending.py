@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tensorflow as tf
 from flax.traverse_util import flatten_dict
 
 from spanbert_jax import knobs
@@ -55,11 +54,10 @@ class FirstHead(nn.Module):
 
 
 def first_targets(masked, settings):
-    is_first = tf.cast(masked.position == masked.first, tf.int32)
     return {
         "first_positions": masked.position,
-        "first_targets": is_first,
-        "first_weights": tf.ones_like(masked.position),
+        "first_targets": masked.position == masked.first,
+        "first_weights": np.ones_like(masked.position),
     }
 
 
@@ -278,13 +276,13 @@ class OrderHead(nn.Module):
 
 
 def swapped_chunks(rows, key):
-    swap = tf.cast(key[0] % 2, tf.int32)[:, None]  # [B, 1]
+    swap = (key[0] % 2).astype(np.int32)[:, None]  # [B, 1]
     tokens = rows["tokens"]
     first, second = tokens[:, 1 : 1 + CHUNK], tokens[:, 1 + CHUNK : 1 + 2 * CHUNK]
-    swapped = tf.concat([tokens[:, :1], second, first, tokens[:, 1 + 2 * CHUNK :]], 1)
-    chunks = tf.tile(tf.constant([[0, 1]]), [tf.shape(tokens)[0], 1])
-    arrays = {"order_chunks": chunks, "order_targets": swap, "order_weights": tf.ones_like(swap, tf.float32)}
-    return rows | {"tokens": tf.where(swap == 1, swapped, tokens)}, arrays
+    swapped = np.concatenate([tokens[:, :1], second, first, tokens[:, 1 + 2 * CHUNK :]], 1)
+    chunks = np.tile(np.array([[0, 1]], np.int32), (len(tokens), 1))
+    arrays = {"order_chunks": chunks, "order_targets": swap, "order_weights": np.ones_like(swap, np.float32)}
+    return rows | {"tokens": np.where(swap == 1, swapped, tokens)}, arrays
 
 
 ORDER = Objective(

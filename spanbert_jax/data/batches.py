@@ -18,6 +18,7 @@ from spanbert_jax.data.preparation.report import read_report
 from spanbert_jax.data.preparation.settings import ExecutionOptions, plain_settings
 from spanbert_jax.data.rows import Rows, build_rows
 from spanbert_jax.data.schemes import TAGS, settings_from_config, tags_of
+from spanbert_jax.data.shard import BEGINS
 from spanbert_jax.data.sources import EMBEDDED
 from spanbert_jax.data.sources.formats import format_names
 from spanbert_jax.data.sources.problems import skipped_lines
@@ -284,4 +285,8 @@ class Feed:
             label = "" if len(self.names) == 1 else f"{name}: "
             size = f"{rows.split.num_tokens:,} tokens in {rows.num_rows:,} rows, {rows.padding_fraction:.1%} padding"
             lines.append(f"{label}{size}; {drawn[name] / rows.num_rows:.1f} epochs")
+            fused = [kind for kind in rows.tags if kind + BEGINS not in rows.split.tag_kinds]
+            if fused and self.config.masking.touching_tags == "apart":
+                problem = f"{' and '.join(fused)} that touch are one in this store, which an earlier release made"
+                lines.append(f"{label}{problem}; prepare it again to keep them apart")
         return lines

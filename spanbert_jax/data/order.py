@@ -11,7 +11,7 @@ import tensorflow as tf
 from spanbert_jax.data import masking
 
 CYCLE = 1 << 16  # positions in which the shares of several corpora are exact, to 1 / CYCLE
-PERMUTATION, INTERLEAVING = 2, 3  # what a key is for; pipeline.py has the first two
+PERMUTATION, INTERLEAVING = 2, 3  # what a key is for; masking.py has the first two
 PERMUTATION_ROUNDS = 16  # of the cipher behind RandomIndexShuffle; its usual 4 gave visibly similar orders of 2^16 rows
 # Greatest indices for which that op takes a cipher of one bit too few, so that two indices get one image: it takes
 # their logarithm, rounded up to an even number, as bits, if that is over 16. (From 4^25 on there are others too.)
@@ -45,33 +45,33 @@ class Order:
         self._corpus = np.repeat(np.arange(len(sizes)), self.shares)  # [cycle]
         self._rank = np.arange(cycle) - first_in_cycle[self._corpus]  # [cycle] number among those of its corpus
 
-    def at(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (epoch, row number) at positions int64 [n], both int64 [n]. The epoch is that of the row's corpus."""
         corpus, rank = self._corpus_and_rank(position)
-        size = tf.gather(self._sizes, corpus)
+        size = self._sizes[corpus]
         epoch = rank // size
         row = permute(rank % size, size, masking.row_key(self.seed, PERMUTATION, epoch, corpus))
-        return epoch, tf.gather(self._first, corpus) + row
+        return epoch, self._first[corpus] + row
 
     def drawn(self, position: int) -> np.ndarray:
         """Returns how many rows of each corpus are read before a position: int64 [corpora]."""
         cycles, rest = divmod(position, len(self._corpus))
-        corpus, _ = self._corpus_and_rank(cycles * len(self._corpus) + tf.range(rest, dtype=tf.int64))
-        return cycles * self.shares + np.bincount(corpus.numpy(), minlength=len(self.shares))
+        corpus, _ = self._corpus_and_rank(cycles * len(self._corpus) + np.arange(rest))
+        return cycles * self.shares + np.bincount(corpus, minlength=len(self.shares))
 
-    def _corpus_and_rank(self, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _corpus_and_rank(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (corpus, how many rows of this corpus are read before) at positions, all int64 [n]."""
         length = len(self._corpus)
         cycle = position // length
         index = position % length
         if length > 1:
-            key = masking.row_key(self.seed, INTERLEAVING, cycle, tf.zeros_like(cycle))
-            index = permute(index, tf.fill(tf.shape(index), np.int64(length)), key)
-        corpus = tf.gather(self._corpus, index)
-        return corpus, cycle * tf.gather(self.shares, corpus) + tf.gather(self._rank, index)
+            key = masking.row_key(self.seed, INTERLEAVING, cycle, np.zeros_like(cycle))
+            index = permute(index, np.full_like(index, length), key)
+        corpus = self._corpus[index]
+        return corpus, cycle * self.shares[corpus] + self._rank[index]
 
 
-def permute(index: tf.Tensor, size: tf.Tensor, key: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+def permute(index: np.ndarray, size: np.ndarray, key: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Returns the images of `index` under pseudo-random permutations of 0..size-1: int64 [n].
 
     No table is kept: the permutation is a block cipher, applied until the result is below `size`.
@@ -81,19 +81,15 @@ def permute(index: tf.Tensor, size: tf.Tensor, key: tuple[tf.Tensor, tf.Tensor])
       size: int64 [n].
       key: two uint32 words [n] for each permutation.
     """
-    cipher_key = tf.stack([key[0], key[1], key[0] ^ 0x9E3779B9], 1)  # [n, 3]
+    seed = np.stack([key[0], key[1], key[0] ^ np.uint32(0x9E3779B9)], 1)  # [n, 3]
     # Where the greatest index is one of SHORT_OF_BITS, the permutation is made with one index more, and the index whose
     # image is that one gets the image of that one instead.
     greatest = size - 1
-    greatest += tf.cast(tf.reduce_any(greatest[:, None] == SHORT_OF_BITS, 1), tf.int64)
-
-    def cipher(index: tf.Tensor) -> tf.Tensor:
-        return tf.raw_ops.RandomIndexShuffle(
-            index=index, seed=cipher_key, max_index=greatest, rounds=PERMUTATION_ROUNDS
-        )
-
-    image = cipher(index)
-    return tf.cond(tf.reduce_all(image < size), lambda: image, lambda: tf.where(image < size, image, cipher(image)))
+    arguments = dict(seed=seed, max_index=greatest + np.isin(greatest, SHORT_OF_BITS), rounds=PERMUTATION_ROUNDS)
+    image = tf.raw_ops.RandomIndexShuffle(index=index, **arguments).numpy()
+    if (image < size).all():
+        return image
+    return np.where(image < size, image, tf.raw_ops.RandomIndexShuffle(index=image, **arguments).numpy())
 
 
 def apportion(weights: list[float], total: int) -> np.ndarray:

@@ -11,12 +11,13 @@ of batches; what they compute, and the order in which it is joined, do not depen
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from spanbert_jax.data import masking
+from spanbert_jax.data.masking import EVALUATION, TRAINING, row_key
 from spanbert_jax.data.order import Order
 from spanbert_jax.data.targets import Masker
 from spanbert_jax.errors import InputError
@@ -24,9 +25,8 @@ from spanbert_jax.errors import InputError
 # TensorFlow would take all memory of devices that JAX uses; it must be set before it starts.
 tf.config.set_visible_devices([], "GPU")
 
-# Rows that one thread masks at a time: enough for the overhead of ops not to matter, few enough to share a batch.
+# Rows that one thread masks at a time: enough for the overhead of calls not to matter, few enough to share a batch.
 CHUNK_ROWS = 128
-TRAINING, EVALUATION = range(2)  # streams: what a key is for; order.py defines the next one
 EVALUATION_SEED = 0  # held-out rows have the same masks in every run, so that runs can be compared
 
 Batch = dict[str, np.ndarray]
@@ -88,10 +88,9 @@ def make_batches(
     if not rows.num_rows:
         raise InputError("data: the training text has no rows to make batches of")
 
-    @tf.autograph.experimental.do_not_convert
-    def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
+    def masked_rows(position: np.ndarray) -> Batch:
         epoch, row = order.at(position)
-        return masker(_read(rows, row), masking.row_key(order.seed, TRAINING, epoch, row))
+        return masker(rows.read(row), row_key(order.seed, TRAINING, epoch, row))
 
     steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return _batches(steps, masked_rows, batch_size, part, threads)
@@ -107,32 +106,31 @@ def make_eval_batches(
     """
     count = min(max_rows or rows.num_rows, rows.num_rows)
 
-    @tf.autograph.experimental.do_not_convert
-    def masked_rows(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        exists = (position < count)[:, None]
-        row = tf.where(exists[:, 0], position * rows.num_rows // max(count, 1), 0)
-        fields = {name: tf.where(exists, field, tf.zeros_like(field)) for name, field in _read(rows, row).items()}
-        fields["tokens"] = tf.where(exists, fields["tokens"], masker.pad_id)
-        return masker(fields, masking.row_key(EVALUATION_SEED, EVALUATION, tf.zeros_like(row), row))
+    def masked_rows(position: np.ndarray) -> Batch:
+        exists = position < count
+        row = np.where(exists, position * rows.num_rows // max(count, 1), 0)
+        fields = rows.read(row)
+        for name, field in fields.items():
+            field[~exists] = masker.pad_id if name == "tokens" else 0
+        return masker(fields, row_key(EVALUATION_SEED, EVALUATION, np.zeros_like(row), row))
 
     steps = tf.data.Dataset.range(-(-count // batch_size))
     return _batches(steps, masked_rows, batch_size, part, threads)
 
 
-def _read(rows: Rows, ids: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Returns the fields of rows `ids` [n] as tensors of known shape and type."""
-    sample = rows.read(np.zeros(1, np.int64))
-    fields = tf.numpy_function(
-        lambda ids: list(rows.read(ids).values()), [ids], [field.dtype for field in sample.values()]
-    )
-    return {
-        name: tf.ensure_shape(field, (None, *sample[name].shape[1:]))
-        for name, field in zip(sample, fields, strict=True)
-    }
+def _batches(
+    steps: tf.data.Dataset,
+    masked_rows: Callable[[np.ndarray], Batch],
+    batch_size: int,
+    part: np.ndarray | None,
+    threads: int,
+) -> "Batches":
+    """Returns batches of `masked_rows(positions)` for the steps, each made in equal chunks in parallel.
 
-
-def _batches(steps: tf.data.Dataset, masked_rows, batch_size: int, part: np.ndarray | None, threads: int) -> "Batches":
-    """Returns batches of `masked_rows(positions)` for the steps, each made in equal chunks in parallel."""
+    Threads share the interpreter, but spend most of their time in numpy's loops, which release it.
+    """
+    sample = masked_rows(np.zeros(1, np.int64))
+    types = [field.dtype for field in sample.values()]
     wanted = np.arange(batch_size) if part is None else np.asarray(part, np.int64)
     count = len(wanted)
     chunks = -(-count // CHUNK_ROWS)
@@ -145,11 +143,17 @@ def _batches(steps: tf.data.Dataset, masked_rows, batch_size: int, part: np.ndar
         return step * batch_size + wanted
 
     @tf.autograph.experimental.do_not_convert
+    def make_chunk(position: tf.Tensor) -> Batch:  # tensors, of known shapes and types
+        fields = tf.numpy_function(lambda position: list(masked_rows(position).values()), [position], types)
+        shapes = ((chunk_rows, *field.shape[1:]) for field in sample.values())
+        return dict(zip(sample, map(tf.ensure_shape, fields, shapes)))
+
+    @tf.autograph.experimental.do_not_convert
     def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: tf.reshape(field, [chunks * chunk_rows, field.shape[2]])[:count] for name, field in batch.items()}
 
     workers = threads or os.cpu_count()
-    dataset = steps.map(positions).unbatch().map(masked_rows, num_parallel_calls=workers, deterministic=True)
+    dataset = steps.map(positions).unbatch().map(make_chunk, num_parallel_calls=workers, deterministic=True)
     dataset = dataset.batch(chunks, drop_remainder=True).map(join).prefetch(2)
     options = tf.data.Options()
     options.threading.private_threadpool_size = workers

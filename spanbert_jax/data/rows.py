@@ -28,6 +28,7 @@ from spanbert_jax.data.blocks import BLOCK, BlockSettings, sentence_and_document
 from spanbert_jax.data.packing import pack_blocks
 from spanbert_jax.data.pairs import draw_pairs
 from spanbert_jax.data.random_access import RandomAccessFile
+from spanbert_jax.data.shard import BEGINS
 from spanbert_jax.data.store import Split
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import publish_file
@@ -229,7 +230,8 @@ class Rows:
             restart where the segment does; padding has the id of [PAD] and segment, position and type 0.
           block_start, block_length [B, N]: position of a block's first token, and number of its tokens, both without
             [CLS] and [SEP]; both 0 where there is no block. The segments of a pair are two blocks.
-          tags [B, L], if tags are read: bit k is set if the token has tag k of `self.tags`.
+          tags [B, L], if tags are read: bit 2k is set if the token has tag k of `self.tags`, and bit 2k + 1 if it is
+            the first of those that are tagged together (never in stores that lack this; see shard.py).
           nsp_targets [B, 1], of pairs: 1 where the second segment is of another document (docs/original.md 2.4).
           nsp_weights [B, 1] float32, of pairs: 1.
 
@@ -269,7 +271,10 @@ class Rows:
     def _tags(self, layout: "Layout", blocks: np.ndarray) -> np.ndarray:
         """Returns the tags of the tokens as bits: int32 [B, L]."""
         tags = np.zeros(len(layout.index), np.int32)  # [E]
-        for bit, kind in enumerate(self.tags):
+        bits = [kind + suffix for kind in self.tags for suffix in ("", BEGINS)]
+        for bit, kind in enumerate(bits):
+            if kind not in self.split.tag_kinds:
+                continue
             of_kind = [self.split.tags(kind, start, length) for start, length in blocks.tolist()]
             if of_kind:
                 tags[layout.is_text] |= np.concatenate(of_kind).astype(np.int32) << bit

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from spanbert_jax.config import knob_problems
 from spanbert_jax.data import random
@@ -34,44 +33,47 @@ class MaskingSettings:
     boundaries: str
     max_targets: int
     tagged_fraction: float
+    touching_tags: str
 
 
 class Blocks(NamedTuple):
-    """The blocks of a batch of rows, as a flat list in order of address. All [G]."""
+    """The blocks of a batch of rows, as a flat list in order of address. All int64 [G]."""
 
-    row: tf.Tensor  # int32, number of its row in the batch
-    number: tf.Tensor  # int32, its number in its row
-    start: tf.Tensor  # int32, address of its first token
-    length: tf.Tensor  # int32, number of tokens without [CLS] and [SEP], at least 1
-    budget: tf.Tensor  # int32, number of tokens to mask
-    scheme: tf.Tensor  # int32, index into settings.schemes
+    row: np.ndarray  # number of its row in the batch
+    number: np.ndarray  # its number in its row
+    start: np.ndarray  # address of its first token
+    length: np.ndarray  # number of tokens without [CLS] and [SEP], at least 1
+    budget: np.ndarray  # number of tokens to mask
+    scheme: np.ndarray  # index into settings.schemes
 
-    def take(self, indices: tf.Tensor) -> "Blocks":
+    def take(self, indices: np.ndarray) -> "Blocks":
         """Returns the blocks at some indices of the list."""
-        return Blocks(*(tf.gather(field, indices) for field in self))
+        return Blocks(*(field[indices] for field in self))
 
 
 class Intervals(NamedTuple):
-    """Maximal intervals of tagged tokens, in order of address. Both int32 [intervals], addresses."""
+    """Tokens that are tagged together, in order of address. Both int64 [intervals], addresses."""
 
-    first: tf.Tensor
-    last: tf.Tensor
+    first: np.ndarray
+    last: np.ndarray
 
 
 class Text(NamedTuple):
     """What schemes know about the text of a batch."""
 
-    word_of: tf.Tensor  # [B * L] int32, number of the word each token is in (special tokens and padding count as words)
-    word_start: tf.Tensor  # [words + 1] int32, address of each word's first token; ends with B * L
+    word_of: (
+        np.ndarray
+    )  # [B * L] int64, number of the word each token is in (special tokens and padding count as words)
+    word_start: np.ndarray  # [words + 1] int64, address of each word's first token; ends with B * L
     tagged: dict[str, Intervals]  # by kind of tag, for the kinds that the schemes of the settings read
 
 
 class Candidates(NamedTuple):
-    """Spans proposed for blocks, in the order they were drawn. All [G, C] int32 addresses."""
+    """Spans proposed for blocks, in the order they were drawn. All int64 [G, C], addresses."""
 
-    anchor: tf.Tensor
-    first: tf.Tensor
-    last: tf.Tensor
+    anchor: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
 
 
 def subword(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
@@ -117,11 +119,11 @@ def pmi(text: Text, blocks: Blocks, bits: random.Key, settings: MaskingSettings)
     """Proposes n-grams of a given list as if they were words, else words (Levine et al., ICLR 2021)."""
     ngrams = text.tagged["ngrams"]
     word = _spans_of_words(text, blocks, _anchors(blocks, bits), 1)
-    number = tf.searchsorted(ngrams.first, tf.reshape(word.anchor, [-1]), side="right") - 1
-    number = tf.reshape(number, tf.shape(word.anchor))  # of the last n-gram that begins at or before the anchor
-    first, last = (tf.gather(tf.concat([edge, [-1]], 0), number % (tf.size(edge) + 1)) for edge in ngrams)  # -1: none
+    # The number of the last n-gram that begins at or before the anchor; -1: none.
+    number = np.searchsorted(ngrams.first, word.anchor, side="right") - 1
+    first, last = (np.append(edge, -1)[number] for edge in ngrams)
     inside = (word.anchor >= first) & (word.anchor <= last)
-    return Candidates(word.anchor, tf.where(inside, first, word.first), tf.where(inside, last, word.last))
+    return Candidates(word.anchor, np.where(inside, first, word.first), np.where(inside, last, word.last))
 
 
 SCHEMES: dict[str, Callable[[Text, Blocks, random.Key, MaskingSettings], Candidates]] = {
@@ -142,22 +144,22 @@ def tags_of(settings: MaskingSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(TAGS[name] for name in settings.schemes if name in TAGS))
 
 
-def _anchors(blocks: Blocks, bits: random.Key) -> tf.Tensor:
+def _anchors(blocks: Blocks, bits: random.Key) -> np.ndarray:
     """Returns [G, C] addresses, uniform over the tokens of each block, from the first word of the bits."""
-    return blocks.start[:, None] + tf.cast(random.below(bits[0], blocks.length[:, None]), tf.int32)
+    return blocks.start[:, None] + random.below(bits[0], blocks.length[:, None])
 
 
-def _spans_of_words(text: Text, blocks: Blocks, anchor: tf.Tensor, length: tf.Tensor | int) -> Candidates:
+def _spans_of_words(text: Text, blocks: Blocks, anchor: np.ndarray, length: np.ndarray | int) -> Candidates:
     """Returns spans of `length` words from the start of the anchor's word, kept within the block.
 
     The first token of a block always starts a word, since a block may begin inside a word that is longer than a block.
     Source: docs/original.md 1.3.4d and quirk 1.
     """
-    word = tf.gather(text.word_of, anchor)
-    first = tf.gather(text.word_start, word)
-    end = tf.gather(text.word_start, tf.minimum(word + length, tf.size(text.word_start) - 1))
+    word = text.word_of[anchor]
+    first = text.word_start[word]
+    end = text.word_start[np.minimum(word + length, len(text.word_start) - 1)]
     start = blocks.start[:, None]
-    return Candidates(anchor, tf.maximum(first, start), tf.minimum(end, start + blocks.length[:, None]) - 1)
+    return Candidates(anchor, np.maximum(first, start), np.minimum(end, start + blocks.length[:, None]) - 1)
 
 
 def _tagged(text: Text, tagged: Intervals, blocks: Blocks, bits: random.Key, settings: MaskingSettings) -> Candidates:
@@ -166,15 +168,15 @@ def _tagged(text: Text, tagged: Intervals, blocks: Blocks, bits: random.Key, set
     Blocks without tagged intervals get words. The original never rejects a tagged interval, even if some of it is
     masked already; so the anchor here is the special token before the block, which is never masked.
     """
-    low = tf.searchsorted(tagged.first, blocks.start)  # [G]
-    count = tf.searchsorted(tagged.first, blocks.start + blocks.length) - low
+    low = np.searchsorted(tagged.first, blocks.start)  # [G]
+    count = np.searchsorted(tagged.first, blocks.start + blocks.length) - low
     cuts = random.cut_points([settings.tagged_fraction, 1 - settings.tagged_fraction])
     use_tagged = (random.choose(bits[1], cuts) == 0) & (count > 0)[:, None]
-    number = low[:, None] + tf.cast(random.below(bits[0], tf.maximum(count, 1)[:, None]), tf.int32)
-    anchor = tf.broadcast_to((blocks.start - 1)[:, None], tf.shape(number))
-    first, last = (tf.gather(tf.concat([edge, [0]], 0), number) for edge in tagged)
+    number = low[:, None] + random.below(bits[0], np.maximum(count, 1)[:, None])
+    first, last = (np.append(edge, 0)[number] for edge in tagged)
     word = _spans_of_words(text, blocks, _anchors(blocks, bits), 1)
-    return Candidates(*(tf.where(use_tagged, a, b) for a, b in zip((anchor, first, last), word)))
+    span = (blocks.start - 1)[:, None], first, last
+    return Candidates(*(np.where(use_tagged, a, b) for a, b in zip(span, word)))
 
 
 def settings_from_config(config) -> MaskingSettings:

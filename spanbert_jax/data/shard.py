@@ -5,6 +5,9 @@
     train-00000.documents   uint32: sentences in each document
     train-00000.<kind>      one bit per token for each kind of tag, packed from the lowest bit of a byte up
 
+A kind of tag comes with a second one, <kind>-begins: the first tokens of the tagged spans, so that those that touch can
+be distinguished. Stores of releases before 0.2 lack it.
+
 All numbers are little-endian. A document is stored in a single shard.
 """
 
@@ -19,6 +22,7 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
 
+BEGINS = "-begins"  # suffix of the kind that marks where spans of a kind begin
 CHUNK_CHARACTERS = 1 << 18  # of text tokenised at a time, which bounds the memory of a writer
 LENGTH_BINS = 40  # of a histogram of lengths: bin k counts lengths from 2^(k-1) to 2^k - 1
 

@@ -22,11 +22,15 @@ from rich.text import Text
 from spanbert_jax.config import config_problems
 from spanbert_jax.data.batches import Feed, configured_tokenizer, data_problems, open_corpus
 from spanbert_jax.data.pipeline import Batch
+from spanbert_jax.data.schemes import settings_from_config, tags_of
+from spanbert_jax.data.targets import enabled_targets
 from spanbert_jax.data.tokenizer import CONTINUATION, Tokenizer
 from spanbert_jax.errors import InputError
 
 # What can replace the tokens of a span, with its style. "mixed": different replacements within the span.
 REPLACEMENTS = {"masked": "bold yellow", "random": "bold magenta", "kept": "bold green", "mixed": "bold red"}
+JOINT = "|"
+TAGGED = 0x55555555  # the bits of rows.Rows.read's tags that say that a token has one
 BOUNDARY, SPECIAL, HEADING = "underline cyan", "dim", "bold"
 
 
@@ -42,12 +46,13 @@ class MaskedSpan:
     replacement: str  # a key of REPLACEMENTS
     boundaries: tuple[int, int] | None  # the two positions that SBO predicts from; None without SBO targets
     offsets: list[int]  # indices, from 0, of the tokens of the span that are SBO targets
+    joints: list[int]  # indices of tokens where a tagged span begins that touches the one before
 
 
 def batch_to_show(
     config: ConfigDict, workdir: Path | None, split: str, step: int, log: Callable[[str], None]
 ) -> tuple[Batch, Tokenizer]:
-    """Returns a batch of a config, and its tokenizer.
+    """Returns a batch of a config, with tags if its masking keeps those that touch apart, and its tokenizer.
 
     The corpus is the store of `workdir` or of config.data.store. If there is none, the text of the config is tokenised
     into a temporary folder.
@@ -74,7 +79,9 @@ def batch_to_show(
     tokenizer = configured_tokenizer(config)
     with tempfile.TemporaryDirectory() as temporary:
         mixture = open_corpus(config, tokenizer, workdir or Path(temporary), log)
-        feed = Feed(config, mixture, tokenizer)
+        apart = tags_of(settings_from_config(config)) and config.masking.touching_tags == "apart"
+        shown = ("tags",) if apart else ()
+        feed = Feed(config, mixture, tokenizer, (*enabled_targets(config), *shown))
         held_out = itertools.chain.from_iterable(map(feed.held_out, feed.names))
         batches = feed.training(step) if split == "train" else itertools.islice(held_out, step, None)
         batch = next(batches, None)
@@ -101,7 +108,9 @@ def legend() -> Text:
         ("{2 text => other}", REPLACEMENTS["random"]),
         " random tokens, ",
         ("{3 text = kept}", REPLACEMENTS["kept"]),
-        " kept. ",
+        " kept, ",
+        JOINT,
+        " where a tagged span touches the one before. ",
         ("Underlined", BOUNDARY),
         ", and left and right in the table: the tokens from which SBO predicts a span.\n",
     )
@@ -167,7 +176,9 @@ def block_text(tokens: np.ndarray, positions: np.ndarray, spans: list[MaskedSpan
 
 def span_text(span: MaskedSpan, tokenizer: Tokenizer) -> str:
     """Returns a span in braces: its number, its text, and what the model sees of it."""
-    original = words_of(span.original, tokenizer)
+    edges = [0, *span.joints, len(span.original)]
+    parts = [span.original[first:end] for first, end in itertools.pairwise(edges)]
+    original = f" {JOINT} ".join(words_of(part, tokenizer) for part in parts)
     if span.replacement == "kept":
         return f"{{{span.number} {original} = kept}}"
     return f"{{{span.number} {original} => {seen_text(span.seen, tokenizer)}}}"
@@ -236,7 +247,18 @@ def _span_of_slots(batch: Batch, row: int, number: int, slots: np.ndarray, mask_
         replacement=replacement_of(original, seen, mask_id),
         boundaries=boundaries,
         offsets=batch["sbo_offset"][row][sbo_slots].tolist(),
+        joints=joints_of(batch["tags"][row][positions]) if "tags" in batch else [],
     )
+
+
+def joints_of(tags: np.ndarray) -> list[int]:
+    """Returns the indices of tokens where a tagged span begins that touches the one before.
+
+    Args:
+      tags: of a masked span; bits as in rows.Rows.read.
+    """
+    is_tagged, begins = tags & TAGGED, tags >> 1 & TAGGED
+    return (np.flatnonzero(is_tagged[:-1] & is_tagged[1:] & begins[1:]) + 1).tolist()
 
 
 def replacement_of(original: list[int], seen: list[int], mask_id: int) -> str:

@@ -1,7 +1,7 @@
-"""Tags: one bit per token and kind, set if the token belongs to a named entity, a noun phrase or a listed n-gram.
+"""Tags: bits that say which tokens belong to a named entity, a noun phrase or a listed n-gram, and which begin one.
 
-Some masking schemes mask those as a whole. As in the original (docs/original.md 1.5), the bits do not separate two
-entities that touch: without a token between them they become one. Kinds:
+Some masking schemes mask those as a whole. The original has the first bit alone, so that two entities that touch become
+one (docs/original.md 1.5). Kinds:
 
   entities  named entities, spaCy's doc.ents
   phrases   base noun phrases, spaCy's doc.noun_chunks
@@ -20,6 +20,7 @@ import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, trainers
 
+from spanbert_jax.data.shard import BEGINS
 from spanbert_jax.data.sources.paths import open_bytes
 from spanbert_jax.data.tokenizer import use_bert_words
 from spanbert_jax.data.tokenizer_files import WordRules
@@ -40,7 +41,7 @@ class Tagger:
     """The tags that a store keeps with its tokens. Picklable; each process loads the model or list at its first use.
 
     Attributes:
-      kinds: the kinds of tags, in the order of KINDS.
+      kinds: the kinds of tags, in the order of KINDS, each followed by the one of where its spans begin.
     """
 
     def __init__(self, kinds: tuple[str, ...], model: str, ngrams: str, rules: WordRules):
@@ -59,22 +60,22 @@ class Tagger:
         unknown = [kind for kind in kinds if kind not in KINDS]
         if unknown:
             raise InputError(f"tags: there is no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
-        self.kinds = tuple(kind for kind in KINDS if kind in kinds)
-        spacy_kinds = tuple(kind for kind in self.kinds if kind in SPACY_KINDS)
+        self.kinds = tuple(f"{kind}{suffix}" for kind in KINDS if kind in kinds for suffix in ("", BEGINS))
+        spacy_kinds = tuple(kind for kind in SPACY_KINDS if kind in kinds)
         self._finders: list[SpacyFinder | NgramFinder] = []
         if spacy_kinds:
             self._finders.append(SpacyFinder(spacy_kinds, model))
-        if "ngrams" in self.kinds:
+        if "ngrams" in kinds:
             self._finders.append(NgramFinder(ngrams, rules))
         self._description = {kind: finder.describe() for finder in self._finders for kind in finder.kinds}
 
     def describe(self) -> dict[str, dict]:
         """Returns what decides the tags of each kind, in JSON's types. Equal descriptions give equal tags."""
-        return {kind: dict(self._description[kind]) for kind in self.kinds}
+        return {kind: dict(self._description[kind.removesuffix(BEGINS)]) for kind in self.kinds}
 
     def tags(self, sentences: list[str], offsets: list[list[CharacterRange]]) -> dict[str, list[np.ndarray]]:
         """Returns, for each kind, one array bool [tokens] per sentence: whether a token shares a character with a
-        range.
+        range, or is the first one that does.
 
         Args:
           sentences: the text.
@@ -85,6 +86,8 @@ class Tagger:
             for kind, ranges_of_sentences in finder.ranges(sentences).items():
                 triples = zip(sentences, ranges_of_sentences, offsets, strict=True)
                 tags[kind] = [token_bits(len(text), ranges, token_ranges) for text, ranges, token_ranges in triples]
+                pairs = zip(ranges_of_sentences, offsets)
+                tags[kind + BEGINS] = [first_tokens(ranges, token_ranges) for ranges, token_ranges in pairs]
         return tags
 
 
@@ -102,6 +105,21 @@ def token_bits(length: int, ranges: list[CharacterRange], offsets: list[Characte
     tagged_before = np.cumsum(inside)  # [length + 1] number of tagged characters before each character
     edges = np.array(offsets, np.int64).reshape(-1, 2)
     return tagged_before[edges[:, 1]] > tagged_before[edges[:, 0]]
+
+
+def first_tokens(ranges: list[CharacterRange], offsets: list[CharacterRange]) -> np.ndarray:
+    """Returns which tokens are the first to share a character with one of the ranges: bool [tokens].
+
+    Args:
+      ranges: what is tagged.
+      offsets: of the tokens, in their order.
+    """
+    starts, ends = np.array(ranges, np.int64).reshape(-1, 2).T
+    edges = np.array(offsets, np.int64).reshape(-1, 2)
+    first = np.searchsorted(edges[:, 1], starts, side="right")  # the first token that ends after the range begins
+    bits = np.zeros(len(edges) + 1, np.bool_)
+    bits[first[np.append(edges[:, 0], np.iinfo(np.int64).max)[first] < ends]] = True
+    return bits[:-1]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

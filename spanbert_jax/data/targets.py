@@ -1,8 +1,9 @@
 """Targets: the batch arrays of each objective, made from masked rows.
 
-A maker is a function (masked, settings) -> {name: [T]} in TARGETS: it gives a value for each masked token, under the
-names that the objective's record lists (spanbert_jax/objectives). Names that end in "weights" become float32, others
-int32. Slot i of every objective belongs to the i-th masked token of a row; all arrays are 0 in slots without a target.
+A maker is a function (masked, settings) -> {name: array [T]} in TARGETS: it gives a value for each masked token, under
+the names that the objective's record lists (spanbert_jax/objectives). Names that end in "weights" become float32,
+others int32. Slot i of every objective belongs to the i-th masked token of a row; all arrays are 0 in slots without a
+target.
 
 An objective that needs other inputs than masked text changes the rows before they are masked, by a function
 (rows, key) -> (rows, {name: array [B, ...]}) in INPUTS.
@@ -11,21 +12,21 @@ An objective that needs other inputs than masked text changes the rows before th
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 from spanbert_jax.data import masking, random
 from spanbert_jax.data.masking import Masked
 from spanbert_jax.data.schemes import MaskingSettings
 
-Maker = Callable[[Masked, MaskingSettings], dict[str, tf.Tensor]]
+Arrays = dict[str, np.ndarray]
+Maker = Callable[[Masked, MaskingSettings], Arrays]
 
 
-def masked_tokens(masked: Masked, settings: MaskingSettings) -> dict[str, tf.Tensor]:
+def masked_tokens(masked: Masked, settings: MaskingSettings) -> Arrays:
     """Makes every masked token a target, at its position."""
-    return {"mlm_positions": masked.position, "mlm_targets": masked.token, "mlm_weights": tf.ones_like(masked.token)}
+    return {"mlm_positions": masked.position, "mlm_targets": masked.token, "mlm_weights": np.ones_like(masked.token)}
 
 
-def span_boundaries(masked: Masked, settings: MaskingSettings) -> dict[str, tf.Tensor]:
+def span_boundaries(masked: Masked, settings: MaskingSettings) -> Arrays:
     """Makes a masked token a target of the two tokens around its merged span (docs/original.md 1.4).
 
     There is no target if one of these would be [CLS] or [SEP], or beyond the first `max_targets` tokens of a span.
@@ -42,15 +43,17 @@ def span_boundaries(masked: Masked, settings: MaskingSettings) -> dict[str, tf.T
         "sbo_right": right,
         "sbo_offset": offset,
         "sbo_targets": masked.token,
-        "sbo_weights": tf.ones_like(masked.token),
+        "sbo_weights": np.ones_like(masked.token),
     }
-    return {name: tf.where(seen, value, 0) for name, value in values.items()}
+    return {name: np.where(seen, value, 0) for name, value in values.items()}
 
 
 TARGETS: dict[str, Maker] = {"mlm": masked_tokens, "sbo": span_boundaries}
 ALWAYS = ("mlm",)  # objectives whose arrays are in every batch: the masked tokens themselves
 
-INPUTS: dict[str, Callable[[dict[str, tf.Tensor], random.Key], tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]]] = {}
+INPUTS: dict[str, Callable[[Arrays, random.Key], tuple[Arrays, Arrays]]] = {
+    "tags": lambda rows, key: (rows, {"tags": rows["tags"]})  # for printing: no objective, so no config asks for it
+}
 
 
 def enabled_targets(config) -> tuple[str, ...]:
@@ -60,20 +63,22 @@ def enabled_targets(config) -> tuple[str, ...]:
 
 
 def mask(
-    rows: dict[str, tf.Tensor],
+    rows: Arrays,
     key: random.Key,
     settings: MaskingSettings,
     slots: int,
-    starts_word: tf.Tensor,
-    counts_upto: tf.Tensor,
+    starts_word: np.ndarray,
+    counts_upto: np.ndarray,
     mask_id: int,
     targets: tuple[str, ...],
-) -> dict[str, tf.Tensor]:
+) -> Arrays:
     """Masks rows and lists what to predict.
 
     Args:
-      rows, key, settings, starts_word, counts_upto, mask_id: as for masking.mask_tokens.
+      rows: masking.FIELDS.
+      key, settings, counts_upto, mask_id: as for masking.mask_tokens.
       slots: M, of masking.mask_slots.
+      starts_word: bool [V], of the tokenizer: every token without "##" begins a word (docs/original.md 1.3.3).
       targets: the objectives to make arrays for; see enabled_targets.
 
     Returns:
@@ -81,38 +86,36 @@ def mask(
       int32 and mlm_weights float32; sbo_left, sbo_right (positions in the row), sbo_offset (position in the merged
       span), sbo_targets int32 and sbo_weights float32.
     """
-    extra: dict[str, tf.Tensor] = {}
+    extra: Arrays = {}
     for name in targets:
         if name in INPUTS:
             rows, arrays = INPUTS[name](rows, key)
             extra |= arrays
-    tokens, masked = masking.mask_tokens(rows, key, settings, starts_word, counts_upto, mask_id)
-    values: dict[str, tf.Tensor] = {}
+    rows = {**rows, "starts_word": starts_word[rows["tokens"]]}
+    tokens, masked = masking.mask_tokens(rows, key, settings, counts_upto, mask_id)
+    values: Arrays = {}
     for name in targets:
         if name in TARGETS:
             values |= TARGETS[name](masked, settings)
-    columns = to_slots(tf.stack(list(values.values()), 1), masked.row, tf.shape(tokens)[0], slots)
-    arrays = {
-        name: tf.cast(column, tf.float32) if name.endswith("weights") else column
-        for name, column in zip(values, columns)
-    }
-    return {**extra, **arrays, "tokens": tokens}
+    return {**extra, **to_slots(values, masked.row, len(tokens), slots), "tokens": tokens}
 
 
-def to_slots(values: tf.Tensor, row: tf.Tensor, rows: tf.Tensor, slots: int) -> list[tf.Tensor]:
-    """Returns the columns of `values` [T, K] as K tensors [B, M], 0 in the slots that a row does not use.
+def to_slots(values: Arrays, row: np.ndarray, rows: int, slots: int) -> Arrays:
+    """Returns values of masked tokens, [T] each, as batch arrays [B, M]: 0 in the slots that a row does not use.
 
     Args:
-      values: sorted by their rows.
-      row: of each value, [T].
+      values: by name of the batch array.
+      row: of each masked token, ascending [T].
       rows: B.
       slots: M.
     """
-    counts = tf.math.bincount(row, minlength=rows, maxlength=rows)  # [B]
-    slot = tf.range(tf.size(row)) - tf.gather(tf.cumsum(counts, exclusive=True), row)
-    width = values.shape[1]
-    dense = tf.scatter_nd((row * slots + slot)[:, None], values, [rows * slots, width])
-    return [tf.reshape(column, [rows, slots]) for column in tf.unstack(dense, axis=1)]
+    counts = np.bincount(row, minlength=rows)  # [B]
+    slot = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]  # [T]
+    arrays = {}
+    for name, value in values.items():
+        arrays[name] = np.zeros((rows, slots), np.float32 if name.endswith("weights") else np.int32)
+        arrays[name][row, slot] = value
+    return arrays
 
 
 class Masker:
@@ -135,15 +138,12 @@ class Masker:
         self.targets = targets
         self.mask_id = tokenizer.mask_id
         self.pad_id = tokenizer.pad_id
-        self.starts_word = tf.constant(tokenizer.starts_word)  # [V]
-        self.counts_upto = tf.constant(np.cumsum(token_counts, dtype=np.int64))  # [V]
-        self._traced = tf.function(self._mask, autograph=False)  # traced once for training, evaluation and every start
+        self.starts_word = tokenizer.starts_word  # [V]
+        self.counts_upto = np.cumsum(token_counts, dtype=np.int64)  # [V]
 
-    def __call__(self, rows: dict[str, tf.Tensor], key: random.Key) -> dict[str, tf.Tensor]:
+    def __call__(self, rows: Arrays, key: random.Key) -> Arrays:
         """Returns a batch from the fields of rows and their keys; see mask for what it adds."""
-        fields = {name: rows[name] for name in rows if name in masking.FIELDS}
-        return {name: rows[name] for name in rows if name not in fields} | self._traced(fields, key)
-
-    def _mask(self, rows, key):
         constants = self.starts_word, self.counts_upto, self.mask_id
-        return mask(rows, key, self.settings, self.slots, *constants, self.targets)
+        fields = {name: rows[name] for name in rows if name in masking.FIELDS}
+        masked = mask(fields, key, self.settings, self.slots, *constants, self.targets)
+        return {name: rows[name] for name in rows if name not in fields} | masked

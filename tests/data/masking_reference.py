@@ -66,6 +66,19 @@ def merge(masked):
     return spans
 
 
+def tagged_intervals(tags, kind, touching):
+    """Returns the intervals of one kind of tags as (first, last): bit 2 * kind is tagged, the next one begins here."""
+    intervals = []
+    for index, tag in enumerate(tags):
+        if tag >> 2 * kind & 1:
+            continues = intervals and intervals[-1][1] == index - 1
+            if continues and not (touching == "apart" and tag >> 2 * kind & 2):
+                intervals[-1] = (intervals[-1][0], index)
+            else:
+                intervals.append((index, index))
+    return intervals
+
+
 def replace(sentence, spans, replacement, mask_fraction, random_fraction, mask_id, draws):
     """Returns the sentence as the model sees it. `replacement`: "span" or "token", what one draw is for."""
     shown = list(sentence)
@@ -123,7 +136,7 @@ class CounterDraws:
         self.cumulative_counts = np.cumsum(token_counts)
         kinds = dict.fromkeys(TAG_KINDS[scheme] for scheme in settings.schemes if scheme in TAG_KINDS)
         self.tagged = {
-            kind: merge([index for index, tag in enumerate(tags) if tag >> bit & 1]) for bit, kind in enumerate(kinds)
+            kind: tagged_intervals(tags, number, settings.touching_tags) for number, kind in enumerate(kinds)
         }
         lengths = range(settings.max_span - settings.min_span + 1)
         cumulative = np.cumsum([(1 - settings.geometric_p) ** length for length in lengths])

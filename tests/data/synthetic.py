@@ -40,12 +40,16 @@ def text(numbers, length, single=False):
 
 
 def tags(numbers, length):
-    """Returns a number per token with two bits, each set in no or a few intervals of 1 to 4 tokens."""
-    bits = np.zeros((2, length), np.int64)
-    for kind in bits:
-        for first in numbers.integers(0, length, int(numbers.integers(0, 2 + length // 20))):
-            kind[first : first + numbers.integers(1, 5)] = 1
-    return bits[0] + 2 * bits[1]
+    """Returns a number per token with two bits for each of two kinds, set in no or a few intervals of 1 to 4 tokens.
+
+    The second bit is that of where an interval begins; intervals often touch.
+    """
+    bits = np.zeros((2, 2, length), np.int64)
+    for tagged, begins in bits:
+        for first in numbers.integers(0, length, int(numbers.integers(0, 2 + length // 10))):
+            tagged[first : first + numbers.integers(1, 5)] = 1
+            begins[first] = 1
+    return np.sum([kind[0] + 2 * kind[1] << 2 * number for number, kind in enumerate(bits)], 0)
 
 
 class Rows:

@@ -1,11 +1,10 @@
-"""Masking: the plain reference against the original's goldens, the tf ops against the reference, and statistics."""
+"""Masking: the plain reference against the original's goldens, numpy against the reference, and statistics."""
 
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from spanbert_jax.configs import base
 from spanbert_jax.data import masking, targets
@@ -69,7 +68,7 @@ def test_reference_reproduces_the_original(case):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The tf ops against the reference.
+# Numpy against the reference.
 
 
 def slots_of(rows, settings):
@@ -80,13 +79,12 @@ def slots_of(rows, settings):
 def mask(rows, settings, epoch=3, seed=11, ids=None):
     """Returns targets.mask of all rows (or those of `ids`) as numpy arrays."""
     ids = np.arange(rows.num_rows) if ids is None else np.array(ids, np.int64)
-    fields = {name: tf.constant(field) for name, field in rows.read(ids).items()}
+    fields = rows.read(ids)
     slots = slots_of(rows, settings)
-    key = masking.row_key(seed, 0, tf.fill(ids.shape, np.int64(epoch)), tf.constant(ids))
+    key = masking.row_key(seed, 0, np.full(ids.shape, epoch), ids)
     counts_upto = np.cumsum(synthetic.token_counts())
     constants = synthetic.Tokenizer.starts_word, counts_upto, synthetic.MASK
-    out = targets.mask(fields, key, settings, slots, *constants, ("mlm", "sbo"))
-    return {name: value.numpy() for name, value in out.items()}
+    return targets.mask(fields, key, settings, slots, *constants, ("mlm", "sbo"))
 
 
 def reference(rows, settings, epoch=3, seed=11):
@@ -125,6 +123,7 @@ CASES = {
     "rate90": change(rate=0.9),
     "named_entity": change(schemes=("named_entity",)),
     "pmi": change(schemes=("pmi",)),
+    "pmi_fused": change(schemes=("pmi",), touching_tags="fused"),
     "tags_mixed": change(schemes=ALL_TAGGED, weights=(1.0,) * 4, tagged_fraction=0.9),
 }
 

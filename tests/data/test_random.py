@@ -29,7 +29,7 @@ def test_threefry_equals_jax():
     for _ in range(5):
         key = numbers.integers(0, 2**32, 2, dtype=np.uint32)
         counter = numbers.integers(0, 2**32, (2, 1000), dtype=np.uint32)
-        ours = np.concatenate([word.numpy() for word in threefry(tuple(key), tuple(counter))])
+        ours = np.concatenate(threefry(tuple(key), tuple(counter)))
         theirs = np.asarray(jax_random.threefry_2x32(key, counter.reshape(-1)))
         assert (ours == theirs).all()
 
@@ -46,16 +46,16 @@ def test_threefry_broadcasts_elementwise():
 
 def test_words_split_a_number():
     low, high = words(np.array([0, 1, 2**32 - 1, 2**32, 2**40 + 3, -1], np.int64))
-    assert low.numpy().tolist() == [0, 1, 2**32 - 1, 0, 3, 2**32 - 1]
-    assert high.numpy().tolist() == [0, 0, 0, 1, 256, 2**32 - 1]
+    assert low.tolist() == [0, 1, 2**32 - 1, 0, 3, 2**32 - 1]
+    assert high.tolist() == [0, 0, 0, 1, 256, 2**32 - 1]
 
 
 def test_below_covers_its_range_evenly():
     bits = np.array([0, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
-    assert below(bits, 510).numpy().tolist() == [0, 254, 255, 509]
-    assert below(bits, 1).numpy().tolist() == [0, 0, 0, 0]
+    assert below(bits, 510).tolist() == [0, 254, 255, 509]
+    assert below(bits, 1).tolist() == [0, 0, 0, 0]
     draws = np.arange(0, 2**32, 2**12, dtype=np.uint32)
-    counts = np.bincount(below(draws, 510).numpy(), minlength=510)
+    counts = np.bincount(below(draws, 510), minlength=510)
     assert counts.min() >= counts.max() - 1
 
 
@@ -64,12 +64,12 @@ def test_below_wide_is_the_exact_remainder():
     high, low = numbers.integers(0, 2**32, (2, 50), dtype=np.uint32)
     bound = 3_300_000_001
     expected = [((int(a) % 2**31) * 2**32 + int(b)) % bound for a, b in zip(high, low)]
-    assert below_wide((high, low), bound).numpy().tolist() == expected
+    assert below_wide((high, low), bound).tolist() == expected
 
 
 def test_choose_has_the_probabilities_of_the_weights():
     cuts = cut_points([4, 3, 0, 1])
     assert cuts.tolist() == [2**31, 7 * 2**29, 7 * 2**29]
     bits = np.array([0, 2**31 - 1, 2**31, 7 * 2**29 - 1, 7 * 2**29, 2**32 - 1], np.uint32)
-    assert choose(bits, cuts).numpy().tolist() == [0, 0, 1, 1, 3, 3]
-    assert choose(bits, cut_points([2.0])).numpy().tolist() == [0] * 6
+    assert choose(bits, cuts).tolist() == [0, 0, 1, 1, 3, 3]
+    assert choose(bits, cut_points([2.0])).tolist() == [0] * 6

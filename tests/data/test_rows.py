@@ -100,9 +100,9 @@ def test_pairs_need_two_documents(tmp_path):
 
 def test_tags_are_those_of_their_tokens(tmp_path):
     class Tagger:
-        """Tags every "b" as one kind and every token after the first of its sentence as another."""
+        """Tags every "b" as one kind, as earlier releases did, and all but the first token of a sentence as another."""
 
-        kinds = ("entities", "phrases")
+        kinds = ("entities", "phrases", "phrases-begins")
 
         def describe(self):
             return dict.fromkeys(self.kinds, "test")
@@ -112,6 +112,7 @@ def test_tags_are_those_of_their_tokens(tmp_path):
             return {
                 "entities": [np.array(letters_of_sentence) == "b" for letters_of_sentence in letters],
                 "phrases": [np.arange(len(ranges)) > 0 for ranges in offsets],
+                "phrases-begins": [np.arange(len(ranges)) == 1 for ranges in offsets],
             }
 
     write_store(tmp_path / "store", TOKENIZER, {"train": [["a b.", "b a b"], ["bc a"] * 9]}, Tagger())
@@ -120,9 +121,9 @@ def test_tags_are_those_of_their_tokens(tmp_path):
     rows = build_rows(split, settings, TOKENIZER.starts_word, ("phrases", "entities"))
     batch = rows.read(np.arange(rows.num_rows))
     b = TOKENIZER.tokens.index("b")
-    assert np.array_equal(batch["tags"] >> 1 == 1, batch["tokens"] == b)
+    assert np.array_equal(batch["tags"] >> 2 == 1, batch["tokens"] == b)
     first = batch["tags"][0][:8].tolist()
-    assert [tag & 1 for tag in first] == [0, 0, 1, 1, 0, 1, 1, 0]  # [CLS] a b . b a b [SEP]
+    assert [tag & 3 for tag in first] == [0, 0, 3, 1, 0, 3, 1, 0]  # [CLS] a b . b a b [SEP]
 
 
 def test_padding_fraction_is_that_of_the_rows(split):

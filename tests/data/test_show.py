@@ -95,6 +95,20 @@ def test_a_span_that_splits_a_word_shows_the_continuation_mark():
     assert "[CLS] the cat {1 ##s => [MASK]} sat [SEP]" in printed(batch, WORDS, 1)
 
 
+def test_tagged_spans_that_touch_are_shown_apart():
+    sbo = {position: (1, 6, position - 2) for position in range(2, 6)}
+    batch = batch_of([CLS, THE, *[MASK] * 4, DOT, SEP], [1] * 8, {2: CAT, 3: S, 4: SAT, 5: ON}, sbo)
+    for tags, text in (
+        ([3, 1, 3, 1], "cats | sat on"),
+        ([3, 1, 12, 4], "cats sat on"),  # spans of two kinds
+        ([12, 4, 12, 12], "cats | sat | on"),
+        ([1, 1, 1, 1], "cats sat on"),  # of an earlier release's store
+        ([3, 0, 3, 0], "cats sat on"),
+    ):
+        batch["tags"] = np.array([[0, 0, *tags, 0, 0]], np.int32)
+        assert f"[CLS] the {{1 {text} => [MASK] x4}} . [SEP]" in printed(batch, WORDS, 1)
+
+
 def test_a_row_of_padding_is_shown():
     text = printed(batch_of([PAD] * 4, [0] * 4, {}, {}), WORDS, 1)
     assert "row 0: 0 of 0 tokens masked (0.0%), 0 spans (none), 0 of 2 SBO slots used, 100.0% padding" in text

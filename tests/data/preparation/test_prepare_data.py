@@ -161,7 +161,7 @@ def test_tags_of_ngrams(folder):
     assert run("--input=text.txt", "--output=out", "--ngrams=ngrams.txt") == 0
     store = open_store("out")
     split, tokens = store.split("train"), store.tokenizer().tokens
-    assert split.tag_kinds == ("ngrams",)
+    assert split.tag_kinds == ("ngrams", "ngrams-begins")
     is_tagged = split.tags("ngrams", 0, split.num_tokens)
     ids = split.read(0, split.num_tokens)
     assert 0 < is_tagged.sum() < is_tagged.size
