@@ -45,7 +45,12 @@ KNOBS: Sections = {
         ),
         "lowercase": Knob(
             "auto",
-            "auto: known for embedded vocabularies, else yes if no entry has a capital",
+            "auto: as the files of the vocabulary say; else yes if lower-casing and removing accents changes no entry",
+            one_of("auto", "yes", "no"),
+        ),
+        "strip_accents": Knob(
+            "auto",
+            "remove accents, also vowel signs of many scripts; auto: as the vocabulary's files say, else as lowercase",
             one_of("auto", "yes", "no"),
         ),
         "valid_fraction": Knob(

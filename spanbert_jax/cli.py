@@ -13,6 +13,7 @@ from spanbert_jax.errors import DiskFull, Diverged, InputError
 # Stack size of the threads of the TPU compiler: its default of 64 KiB overflows on attention for v6e.
 COMPILER_STACK_FLAG = "--fibers_default_thread_stack_size"
 COMPILER_STACK_BYTES = 2**20
+MODEL_HELP = "folder of a pretraining run, an exported or other Hugging Face folder, or a file of weights in one"
 REMOTE = re.compile("[a-z0-9]{2,}:/")  # what begins a URL, of which pathlib keeps one slash
 
 

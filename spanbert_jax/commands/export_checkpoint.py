@@ -1,4 +1,4 @@
-"""Exports the weights of a run for other libraries.
+"""Exports the weights of a run, or of a BERT in a Hugging Face folder or a file, for other libraries.
 
 Formats:
   huggingface  a folder for AutoModel, AutoModelForMaskedLM and AutoTokenizer of transformers; the SBO head is in a file
@@ -17,16 +17,14 @@ from spanbert_jax import cli
 def main() -> int:
     """Runs the command on sys.argv; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of a pretraining run")
+    parser.add_argument("--workdir", required=True, type=Path, help=cli.MODEL_HELP)
     parser.add_argument("--output", required=True, type=Path, help="new folder to write to")
     formats = ("huggingface", "original", "stablehlo")
     parser.add_argument("--format", choices=formats, default=formats[0], help="default: %(default)s")
     parser.add_argument("--step", type=int, help="step of the checkpoint; default: the newest one")
     flags = cli.parse(parser)
-    from spanbert_jax.training.export import export_run  # slow import, so after the flags are checked
+    from spanbert_jax.training.export import export_model  # slow import, so after the flags are checked
 
-    step, left_out = export_run(flags.workdir, flags.output, flags.format, flags.step)
-    print(f"exported step {step:,} of {flags.workdir} to {flags.output} in the {flags.format} format")
-    if left_out:
-        print(f"left out, since the format has no place for them: the heads {', '.join(left_out)}")
+    what, notes = export_model(flags.workdir, flags.output, flags.format, flags.step)
+    print("\n".join([f"exported {what} to {flags.output} in the {flags.format} format", *notes]))
     return 0

@@ -1,10 +1,10 @@
-"""Fills hidden spans of text with the model of a pretraining run.
+"""Fills hidden spans of text with the model of a pretraining run, or with any BERT that has an MLM head.
 
   --text="Four score and [[seven years]] ago our [MASK:2] brought forth a new nation"
 
 [[words]] are hidden from the model and compared with its guess; [MASK:3] stands for three unknown tokens, [MASK] for
 one. For each hidden token, the most probable tokens are printed with their probabilities according to the MLM head, the
-SBO head, and both (the normalised geometric mean of the two).
+SBO head, and both (the normalised geometric mean of the two). Without an SBO head, MLM is used alone.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from spanbert_jax import cli
 def main() -> int:
     """Runs the command on sys.argv; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of a pretraining run")
+    parser.add_argument("--workdir", required=True, type=Path, help=cli.MODEL_HELP)
     parser.add_argument("--step", type=int, help="step of the checkpoint; default: the newest one")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", action="append", help="a marked text; may be repeated")
@@ -31,7 +31,9 @@ def main() -> int:
 
     from spanbert_jax.tasks import fill_spans, filled_output, held_out, marks
 
-    filler = fill_spans.SpanFiller.from_run(flags.workdir, flags.step)
+    filler = fill_spans.SpanFiller.restored(flags.workdir, flags.step)
+    for note in filler.notes:
+        print(f"{flags.workdir}: {note}")
     if flags.held_out is not None:
         texts = held_out.held_out_texts(filler.config, filler.tokenizer, flags.workdir, flags.held_out)
     else:

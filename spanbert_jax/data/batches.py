@@ -38,6 +38,7 @@ KEYS = {  # setting of a preparation -> key of a config
     "format": "data.format",
     "vocab": "data.vocab",
     "lowercase": "data.lowercase",
+    "strip_accents": "data.strip_accents",
     "valid_fraction": "data.valid_fraction",
 }
 
@@ -93,7 +94,7 @@ def configured_tokenizer(config) -> Tokenizer:
     """
     if config.data.vocab == VOCAB_OF_STORE:
         return open_store(store_names(config)[0]).tokenizer()
-    return load_tokenizer(config.data.vocab, config.data.lowercase)
+    return load_tokenizer(config.data.vocab, config.data.lowercase, config.data.strip_accents)
 
 
 def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str], None]) -> Mixture:
@@ -108,7 +109,9 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
             f"masking.schemes {', '.join(config.masking.schemes)}: some need tags, which data.source does not have; "
             "make a store with scripts/prepare_data.py --tags (or --ngrams), and name it in data.store"
         )
-    settings = plain_settings(data.source, data.format, data.vocab, data.lowercase, data.valid_fraction, config.seq_len)
+    settings = plain_settings(
+        data.source, data.format, data.vocab, data.lowercase, data.strip_accents, data.valid_fraction, config.seq_len
+    )
     if not data.store and not folder.exists():
         log(f"tokenising {data.source} into {folder}")
         options = ExecutionOptions(workers=0, runner="", beam_options=(), strict=False)
@@ -144,8 +147,8 @@ def check_made_from(stores: list[Store], settings: Settings, own: bool, resuming
     for store in stores:
         with contextlib.suppress(InputError):  # no report
             before = read_report(store)["settings"]
-            # The vocabulary is compared by its content, and seq_len changes only the report.
-            before |= {name: getattr(settings, name) for name in ("vocab", "lowercase", "seq_len")}
+            # Vocabulary and rules are compared by their fingerprint, and seq_len changes only the report.
+            before |= {name: getattr(settings, name) for name in ("vocab", "lowercase", "strip_accents", "seq_len")}
             if not own:
                 problems += misleading_keys(before, settings, store.where)
             elif differences := setting_differences(DEFAULTS | before, settings.to_json()):

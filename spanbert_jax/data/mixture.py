@@ -10,7 +10,11 @@ import numpy as np
 
 from spanbert_jax.data.rows import Rows
 from spanbert_jax.data.store import Store
+from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.data.tokenizer_files import UNKNOWN
 from spanbert_jax.errors import InputError
+
+MAX_UNKNOWN = 0.01  # share of [UNK] in a text that is not warned of; 0.1 % is usual
 
 
 class Mixture:
@@ -107,3 +111,17 @@ def weights_of(rows: list[int], weights: Sequence[float], temperature: float) ->
         return [count ** (1 / temperature) for count in rows]
     except OverflowError:  # a low temperature: only the largest counts are not 0 beside each other
         return [(count / max(rows)) ** (1 / temperature) for count in rows]
+
+
+def unknown_warnings(stores: Sequence[Store], tokenizer: Tokenizer) -> list[str]:
+    """Returns a line for each store of which too much is [UNK], as of text in another language."""
+    lines = []
+    for store in stores:
+        counts = store.split("train").token_counts
+        share = counts[tokenizer.unk_id] / counts.sum()
+        if share > MAX_UNKNOWN:
+            lines.append(
+                f"warning: {share:.1%} of the tokens of {store.where} are {UNKNOWN}: check that the vocabulary is of "
+                f"its language, and made for text that is {tokenizer.rules} (settings lowercase and strip_accents)"
+            )
+    return lines

@@ -29,7 +29,8 @@ import numpy as np
 from spanbert_jax.data.random_access import RandomAccessFile
 from spanbert_jax.data.shard import Shard, ShardWriter, shard_files, token_dtype
 from spanbert_jax.data.sources.paths import is_remote, open_bytes
-from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, restored_tokenizer
+from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_folder, publish_file
 
@@ -111,7 +112,7 @@ def write_index(folder: Path, tokenizer: Tokenizer, tagger, shards: Mapping[str,
     index = {
         "format": FORMAT,
         "vocab_size": tokenizer.vocab_size,
-        "lowercase": tokenizer.lowercase,
+        **tokenizer.rules.settings(),
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "token_dtype": token_dtype(tokenizer.vocab_size).str,
         "special_ids": {token: tokenizer.tokens.index(token) for token in SPECIAL_TOKENS},
@@ -201,9 +202,17 @@ class Store:
         Raises:
           InputError: vocab.txt in the folder is not its vocabulary.
         """
-        tokenizer = load_tokenizer(str(self.file("vocab.txt")), "yes" if self.index["lowercase"] else "no")
-        self.require(tokenizer)
+        tokenizer = restored_tokenizer(self.file("vocab.txt"), self.tokenizer_fingerprint)
+        if tokenizer is None:
+            raise InputError(f"store {self.where}: vocab.txt is not the vocabulary that it was made with; put it back")
         return tokenizer
+
+    @property
+    def rules(self) -> WordRules:
+        """The rules for words that the store was made with."""
+        return WordRules(
+            self.index["lowercase"], self.index.get("strip_accents"), self.index.get("split_chinese", True)
+        )
 
     def require(self, tokenizer: Tokenizer) -> None:
         """Checks that the store was made with this tokenizer.
@@ -213,8 +222,8 @@ class Store:
         """
         if tokenizer.fingerprint == self.tokenizer_fingerprint:
             return
-        own = describe_vocabulary(self.vocab_size, self.index["lowercase"], self.tokenizer_fingerprint)
-        other = describe_vocabulary(tokenizer.vocab_size, tokenizer.lowercase, tokenizer.fingerprint)
+        own = describe_vocabulary(self.vocab_size, self.rules, self.tokenizer_fingerprint)
+        other = describe_vocabulary(tokenizer.vocab_size, tokenizer.rules, tokenizer.fingerprint)
         raise InputError(
             f"store {self.where}: made with another vocabulary ({own}) than the one asked for ({other});"
             " give data.vocab = store, which takes the store's whatever data.lowercase is, or make the store again"
@@ -231,9 +240,9 @@ class Store:
         return Split(self, name)
 
 
-def describe_vocabulary(vocab_size: int, lowercase: bool, fingerprint: str) -> str:
+def describe_vocabulary(vocab_size: int, rules: WordRules, fingerprint: str) -> str:
     """Returns a short description for messages."""
-    return f"{vocab_size} tokens, {'uncased' if lowercase else 'cased'}, sha256 {fingerprint[:12]}"
+    return f"{vocab_size} tokens, {rules}, sha256 {fingerprint[:12]}"
 
 
 class Split:

@@ -23,6 +23,7 @@ from tokenizers import models, trainers
 from spanbert_jax.data.shard import BEGINS
 from spanbert_jax.data.sources.paths import open_bytes
 from spanbert_jax.data.tokenizer import use_bert_words
+from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 
 SPACY_KINDS = ("entities", "phrases")
@@ -43,14 +44,14 @@ class Tagger:
       kinds: the kinds of tags, in the order of KINDS, each followed by the one of where its spans begin.
     """
 
-    def __init__(self, kinds: tuple[str, ...], model: str, ngrams: str, lowercase: bool):
+    def __init__(self, kinds: tuple[str, ...], model: str, ngrams: str, rules: WordRules):
         """Loads and checks what the kinds need.
 
         Args:
           kinds: some of KINDS; none for a tagger without tags.
           model: name or folder of a spaCy pipeline; "" if no kind needs it.
           ngrams: path (also gs://) of a list of n-grams in UTF-8; "" if "ngrams" is not among the kinds.
-          lowercase: whether list and text are compared lower-cased and without accents, as the tokenizer does.
+          rules: by which list and text are cleaned before they are compared: those of the tokenizer.
 
         Raises:
           InputError: a kind is unknown, spaCy or the model is missing or does not find a kind, or the list cannot be
@@ -65,7 +66,7 @@ class Tagger:
         if spacy_kinds:
             self._finders.append(SpacyFinder(spacy_kinds, model))
         if "ngrams" in kinds:
-            self._finders.append(NgramFinder(ngrams, lowercase))
+            self._finders.append(NgramFinder(ngrams, rules))
         self._description = {kind: finder.describe() for finder in self._finders for kind in finder.kinds}
 
     def describe(self) -> dict[str, dict]:
@@ -212,17 +213,17 @@ class NgramFinder:
     """Finds the n-grams of a list: from left to right, at each word the longest. Words are those of BERT's rules."""
 
     path: str
-    lowercase: bool
+    rules: WordRules
     kinds = ("ngrams",)
 
     def describe(self) -> dict[str, str | int | bool]:
         """Returns a description of the content of the list, without its path."""
-        ngrams = load_ngrams(self.path, self.lowercase)
-        return {"sha256": ngrams.sha256, "count": len(ngrams.known), "lowercase": self.lowercase}
+        ngrams = load_ngrams(self.path, self.rules)
+        return {"sha256": ngrams.sha256, "count": len(ngrams.known), **self.rules.settings()}
 
     def ranges(self, sentences: list[str]) -> RangesByKind:
         """Returns the ranges of n-grams in each sentence."""
-        ngrams = load_ngrams(self.path, self.lowercase)
+        ngrams = load_ngrams(self.path, self.rules)
         found = []
         for encoding in ngrams.words.encode_batch(sentences, add_special_tokens=False):
             offsets = encoding.offsets  # each access makes a new list
@@ -258,7 +259,7 @@ class Ngrams:
 
 
 @functools.cache
-def load_ngrams(path: str, lowercase: bool) -> Ngrams:
+def load_ngrams(path: str, rules: WordRules) -> Ngrams:
     """Returns the n-grams of a list.
 
     Raises:
@@ -274,7 +275,7 @@ def load_ngrams(path: str, lowercase: bool) -> Ngrams:
         raise InputError(
             f"tags: byte {error.start} of the list of n-grams {path} is not UTF-8 text; give one n-gram per line"
         ) from error
-    words = word_numbers(lines, lowercase)
+    words = word_numbers(lines, rules)
     known = set()
     for first in range(0, len(lines), LINES_AT_A_TIME):
         encodings = words.encode_batch_fast(lines[first : first + LINES_AT_A_TIME], add_special_tokens=False)
@@ -288,10 +289,10 @@ def load_ngrams(path: str, lowercase: bool) -> Ngrams:
     return Ngrams(words, frozenset(known), longest_first, hashlib.sha256(data).hexdigest())
 
 
-def word_numbers(lines: list[str], lowercase: bool) -> HFTokenizer:
+def word_numbers(lines: list[str], rules: WordRules) -> HFTokenizer:
     """Returns a tokenizer that gives each word of the lines its own number, and all other words the same one."""
-    learner = use_bert_words(HFTokenizer(models.WordLevel()), lowercase)
+    learner = use_bert_words(HFTokenizer(models.WordLevel()), rules)
     learner.train_from_iterator(lines, trainers.WordLevelTrainer(vocab_size=1 << 31, show_progress=False))
     numbers = {word: number for number, word in enumerate(sorted(learner.get_vocab()))}
     model = models.WordLevel(numbers | {UNKNOWN: len(numbers)}, unk_token=UNKNOWN)
-    return use_bert_words(HFTokenizer(model), lowercase)
+    return use_bert_words(HFTokenizer(model), rules)

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
-from spanbert_jax.data.tokenizer import CONTINUATION, MAX_WORD_LENGTH, SPECIAL_TOKENS
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS
+from spanbert_jax.data.tokenizer_files import CONTINUATION, MAX_WORD_LENGTH, UNKNOWN, WordRules
 from spanbert_jax.errors import InputError
 
 MIN_SIZE = 100  # entries of a vocabulary
@@ -27,7 +28,7 @@ MIN_PAIR_COUNT = 2  # occurrences of a pair that becomes a token
 COPIES_AT_A_TIME = 10_000  # of a word, in one text for the trainer
 
 
-def train(texts: Iterator[str], size: int, lowercase: bool) -> list[str]:
+def train(texts: Iterator[str], size: int, rules: WordRules) -> list[str]:
     """Returns at most `size` vocabulary entries in id order: special tokens, characters, "##" characters, longer
     tokens.
 
@@ -38,12 +39,12 @@ def train(texts: Iterator[str], size: int, lowercase: bool) -> list[str]:
     Raises:
       InputError: the text has no words, or `size` is below MIN_SIZE.
     """
-    return train_on_counts(count_words(texts, lowercase), size)
+    return train_on_counts(count_words(texts, rules), size)
 
 
-def count_words(texts: Iterable[str], lowercase: bool) -> Counter[str]:
+def count_words(texts: Iterable[str], rules: WordRules) -> Counter[str]:
     """Returns how often each word occurs. Words are those of `Tokenizer`."""
-    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
+    normalizer, pre_tokenizer = rules.normalizer(), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
     pending: Counter[str] = Counter()  # strings without blanks
     pending_characters = 0
@@ -84,7 +85,7 @@ def train_on_counts(words: Counter[str], size: int) -> list[str]:
     if not kept:
         raise InputError("there is no word in the text to train a vocabulary on; check the source")
     continuations = [CONTINUATION + letter for letter in sorted({letter for word in kept for letter in word[1:]})]
-    model = HFTokenizer(models.WordPiece(unk_token="[UNK]"))
+    model = HFTokenizer(models.WordPiece(unk_token=UNKNOWN))
     model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,

@@ -1,11 +1,14 @@
 """Hugging Face's folders: writes ones that transformers' Auto classes load, and reads their config.json."""
 
 import json
+import sys
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
+from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from spanbert_jax.data.tokenizer_files import SETTINGS_FILE
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_folder
 from spanbert_jax.interop.names import Shapes, Weights, encoder_differences, exportable, head_prefixes, to_theirs
@@ -108,6 +111,7 @@ def write_tensors(path: Path, tensors: Weights) -> None:
 
 def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
     """Returns the config.json of a model with parameters of these shapes, by path."""
+    flat = dict(config_lib.flat(config))
     return (
         KIND
         | {theirs: config.model[ours] for ours, (theirs, _) in MODEL_KEYS.items()}
@@ -118,7 +122,7 @@ def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
             "pad_token_id": tokenizer.pad_id,
             "tie_word_embeddings": True,
             "torch_dtype": "float32",
-            **{key: value for o in heads_of(shapes) for key, value in o.settings(config).items()},
+            **{key: flat[ours] for o in heads_of(shapes) for key, ours in o.settings.items()},
         }
     )
 
@@ -132,8 +136,7 @@ def usage(shapes: Shapes, config, tokenizer: Tokenizer) -> str:
     """Returns the usage section of the folder's README.md."""
     heads = heads_of(shapes)
     pooler = any(name.startswith("bert.pooler") for o in heads for name in o.exported.values())
-    casing = "uncased" if tokenizer.lowercase else "cased"
-    return USE.format(casing=casing, pooler=POOLER[pooler]) + "".join(o.usage(config) for o in heads)
+    return USE.format(casing=tokenizer.rules, pooler=POOLER[pooler]) + "".join(o.usage(config) for o in heads)
 
 
 def architecture(shapes: Shapes) -> str:
@@ -156,9 +159,9 @@ def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
     return special_tokens() | {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": tokenizer.lowercase,
-        "strip_accents": None,
-        "tokenize_chinese_chars": True,
-        "model_max_length": config.model.max_positions,
+        "strip_accents": tokenizer.rules.settings().get("strip_accents"),  # None: as do_lower_case
+        "tokenize_chinese_chars": tokenizer.rules.split_chinese,
+        "model_max_length": config.seq_len,  # the run trained no positions beyond
     }
 
 
@@ -175,6 +178,13 @@ def read_config(path: Path) -> dict:
     if not isinstance(config, dict):
         raise InputError(f"{path}: holds no JSON object")
     return config
+
+
+def longest_text(folder: Path) -> int:
+    """Returns the longest text in tokens that a folder's tokenizer_config.json allows; any length if it has none."""
+    path = folder / SETTINGS_FILE
+    length = read_config(path).get("model_max_length") if path.is_file() else None
+    return length if isinstance(length, int) and length >= 8 else sys.maxsize
 
 
 def model_fields(hf_config: dict, source: str) -> dict:

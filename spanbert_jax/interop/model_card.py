@@ -50,6 +50,43 @@ Losses are in nats per target; `eval/` is held-out text with masks that are alwa
 """
 
 
+CONVERTED = """---
+library_name: {library}
+pipeline_tag: fill-mask
+tags:
+- bert
+---
+
+# {name}
+
+Converted by spanbert_jax: a BERT encoder of {layers} layers of width {width} with {heads} heads, {number:,} parameters,
+{vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens. The card of the model that it was made
+of says how it was trained.
+
+## Use
+
+{use}"""
+
+
+def sizes_for_card(config: ConfigDict, shapes: Shapes, tokenizer: Tokenizer) -> dict:
+    """Returns what both kinds of cards say of a model."""
+    return dict(
+        name=config.name,
+        layers=config.model.layers,
+        width=config.model.width,
+        heads=config.model.heads,
+        number=sum(map(math.prod, shapes.values())),
+        vocabulary=tokenizer.vocab_size,
+        casing=tokenizer.rules,
+        positions=config.seq_len,
+    )
+
+
+def converted_card(config: ConfigDict, shapes: Shapes, tokenizer: Tokenizer, library: str, use: str) -> str:
+    """Returns the README.md of an export of a model that was not trained by a run here; see model_card."""
+    return CONVERTED.format(library=library, use=use, **sizes_for_card(config, shapes, tokenizer))
+
+
 def model_card(
     config: ConfigDict,
     shapes: Shapes,
@@ -72,7 +109,6 @@ def model_card(
       library: name, on the Hugging Face hub, of the library that reads the format.
       use: how to load the export, in Markdown.
     """
-    model = config.model
     source = config.data.store or config.data.source
     data = [f"Source: `{source}`{', the corpus included in spanbert_jax' if source == 'embedded' else ''}."]
     data += [
@@ -87,16 +123,8 @@ def model_card(
     ]
     tokens = config_lib.tokens_per_step(config)
     return CARD.format(
-        name=config.name,
         library=library,
         use=use,
-        layers=model.layers,
-        width=model.width,
-        heads=model.heads,
-        number=sum(map(math.prod, shapes.values())),
-        vocabulary=tokenizer.vocab_size,
-        casing="uncased" if tokenizer.lowercase else "cased",
-        positions=model.max_positions,
         step=step,
         total=config.total_steps,
         data="\n".join(data),
@@ -104,4 +132,5 @@ def model_card(
         seen=tokens * step,
         config=config_lib.to_json(config),
         metrics="\n".join(rows),
+        **sizes_for_card(config, shapes, tokenizer),
     )

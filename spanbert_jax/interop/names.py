@@ -6,6 +6,8 @@ layer, Linear weights [out, in], attention heads flattened. The objectives give 
 """
 
 import math
+import re
+from collections.abc import Iterable
 
 import ml_dtypes
 import numpy as np
@@ -41,6 +43,10 @@ BERT = {
     "attention_pattern": "global",
     "bias": True,
 }
+
+# Parts of names that compilation and distribution in PyTorch add, and attributes that often hold a model.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+HOLDERS = ("model.", "net.", "backbone.", "encoder.")
 
 Weights = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -173,18 +179,33 @@ def is_floating(array: np.ndarray) -> bool:
 def normalised(theirs: Weights) -> Weights:
     """Returns tensors with names in Hugging Face's style, from any dialect.
 
-    Dialects are the original's ("decoder.", gamma and beta) and that of an encoder without the prefix "bert.".
+    Dialects are the original's ("decoder.", gamma and beta), that of an encoder without the prefix "bert.", and those
+    of models inside others: the names of WRAPPERS are dropped, and that of the attribute that holds the model.
     """
     dialect = {"gamma": "weight", "beta": "bias"}
+    inner = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in theirs}
+    holder = _holder(inner.values())
     result = {}
     for name, array in theirs.items():
-        name = name.removeprefix("decoder.")
+        name = inner[name].removeprefix(holder).removeprefix("decoder.")
         module, dot, leaf = name.rpartition(".")
         name = module + dot + dialect.get(leaf, leaf)
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
             name = f"bert.{name}"
         result[name] = array
     return result
+
+
+def _holder(names: Iterable[str]) -> str:
+    """Returns the prefix of the attribute that holds the model, as in "model.bert.embeddings..."; "" if there is none.
+
+    An encoder without "bert." is known by HOLDERS alone: "roberta.embeddings..." is another model.
+    """
+    for name in names:
+        match = re.fullmatch(r"((?:.*?\.)??)(bert\.)?embeddings\.word_embeddings\.weight", name)
+        if match and (match[2] or match[1] in HOLDERS):
+            return match[1]
+    return ""
 
 
 def in_original_style(theirs: Weights) -> Weights:

@@ -1,5 +1,7 @@
 """Files of the original SpanBERT: flat state dicts with "decoder." names, alone or inside a training checkpoint.
 
+state_dict_of also takes the training checkpoints of other programs.
+
 Source: docs/original.md 7.2 and 7.3.
 """
 
@@ -15,6 +17,9 @@ from spanbert_jax.folders import atomic_folder
 from spanbert_jax.interop.huggingface import model_config, write_tensors
 from spanbert_jax.interop.names import Weights, exportable, in_original_style, to_theirs
 
+# Keys of a training checkpoint: of fairseq, Lightning, many programs of their own, and DeepSpeed.
+STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")
+
 README = """# {name} in the original SpanBERT's names
 
 `model.safetensors` has every tensor of the original's pretraining state dict under its own name, tied projections
@@ -27,14 +32,15 @@ def state_dict_of(tree: Any, source: str) -> Weights:
     """Returns the tensors by name of an object that torch.save wrote.
 
     Args:
-      tree: a flat dict of tensors, or a training checkpoint {"args", "model", ...}.
+      tree: a flat dict of tensors, or a training checkpoint {"args", "model", ...} that has one under a key of
+        STATE_DICTS.
       source: name of the file, for messages.
 
     Raises:
       InputError: the object is neither.
     """
-    if isinstance(tree, dict) and isinstance(tree.get("model"), dict):
-        tree = tree["model"]
+    if isinstance(tree, dict):
+        tree = next((tree[key] for key in STATE_DICTS if isinstance(tree.get(key), dict)), tree)
     if not isinstance(tree, dict) or not tree:
         raise InputError(f"{source}: holds no dict of tensors by name")
     others = [

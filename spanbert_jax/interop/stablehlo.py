@@ -25,7 +25,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 USE = """`program.stablehlo` is the encoder with its masked language model head, in StableHLO for cpu, cuda and tpu. The
 weights in `weights.safetensors` are its first argument. It accepts any number of texts of any length up to {positions}
-tokens, computes in float32, and runs without spanbert_jax:
+tokens{trained}, computes in float32, and runs without spanbert_jax:
 
 ```python
 import numpy as np
@@ -84,9 +84,11 @@ def export_stablehlo(folder: Path, params: dict[str, np.ndarray], config, spec, 
     return sorted({path.split("/")[0] for path in params.keys() - exported.keys()})
 
 
-def usage(spec) -> str:
-    """Returns the usage section of the folder's README.md."""
-    return USE.format(positions=spec.max_positions, width=spec.width, vocabulary=spec.vocab_size, jax=jax.__version__)
+def usage(spec, seq_len: int) -> str:
+    """Returns the usage section of the README.md of a model that was trained on rows of `seq_len` tokens."""
+    trained = f" (positions beyond {seq_len} are untrained)" if seq_len < spec.max_positions else ""
+    sizes = dict(positions=spec.max_positions, width=spec.width, vocabulary=spec.vocab_size)
+    return USE.format(trained=trained, jax=jax.__version__, **sizes)
 
 
 def export_program(spec, params: dict[str, np.ndarray]) -> export.Exported:

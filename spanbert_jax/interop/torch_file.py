@@ -33,13 +33,25 @@ STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-# Classes of the settings and averages that the original's training checkpoints also contain (docs/original.md 7.3).
+# Classes of the settings and averages that training checkpoints also contain: those of the original (docs/original.md
+# 7.3), and of Lightning.
 INERT_CLASSES = {
     ("argparse", "Namespace"),
     ("fairseq.meters", "AverageMeter"),
     ("fairseq.meters", "TimeMeter"),
     ("fairseq.meters", "StopwatchMeter"),
+    ("pytorch_lightning.utilities.parsing", "AttributeDict"),
+    ("lightning.pytorch.utilities.parsing", "AttributeDict"),
+    ("lightning_fabric.utilities.data", "AttributeDict"),
+    ("lightning.fabric.utilities.data", "AttributeDict"),
+    ("pathlib", "PosixPath"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("_codecs", "encode"),  # by which protocol 2 writes the bytes of a scalar
 }
+# What to run where the file's own program is, and the file is trusted.
+CONVERSION = 'import torch; torch.save(torch.load("{name}", "cpu", weights_only=False)["state_dict"], "weights.pt")'
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -62,6 +74,9 @@ class Inert:
 
     def __setstate__(self, state):
         self.state = state
+
+    def __setitem__(self, key, value):
+        """Drops an item of a dict of another class."""
 
 
 class Refused(Exception):
@@ -138,7 +153,8 @@ def read_torch_file(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot read it ({error.strerror or error})") from error
     except Refused as error:
-        raise InputError(f"{path}: refused, nothing of it was run: {error}") from error
+        advice = f"if you trust the file, keep its tensors alone: {CONVERSION.format(name=path.name)}"
+        raise InputError(f"{path}: refused, nothing of it was run: {error}; {advice}") from error
     except Exception as error:  # a damaged pickle can raise errors of nearly any type
         message = f"{path}: not a complete file of torch.save ({type(error).__name__}: {error})"
         raise InputError(message.replace("\n", " ")) from error

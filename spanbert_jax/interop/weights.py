@@ -6,7 +6,7 @@ dropped, or of a known head that the model lacks.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from spanbert_jax.data.tokenizer import VOCABULARY_FILES
+from spanbert_jax.data.tokenizer_files import VOCABULARY_FILES
 from spanbert_jax.errors import InputError
+from spanbert_jax.interop import tensorflow_files
+from spanbert_jax.interop.flax_file import read_flax_file
 from spanbert_jax.interop.huggingface import head_file, read_config
 from spanbert_jax.interop.names import (
     LAYER,
@@ -40,7 +42,12 @@ WEIGHT_FILES = (  # in a folder, the first one that exists is read
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
     "model.pt",
+    "flax_model.msgpack",
+    "tf_model.h5",
+    f"bert_model.ckpt{tensorflow_files.INDEX}",
 )
+CONFIG_FILES = ("config.json", "bert_config.json")  # Hugging Face's, Google's
+PADDING = 128  # rows that a vocabulary table without a vocabulary may have beyond ours: sizes are rounded up to it
 
 POSITION = "bert.embeddings.position_embeddings.weight"
 # Constants that files may contain: name -> function of the size that returns the value.
@@ -65,6 +72,13 @@ def duplicates() -> dict[str, str]:
     }
 
 
+def has_weights(path: Path) -> bool:
+    """Returns whether load_weights reads a path: a file, the prefix of a checkpoint, or a folder with WEIGHT_FILES."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in WEIGHT_FILES)
+    return path.is_file() or path.with_name(path.name + tensorflow_files.INDEX).is_file()
+
+
 class Loaded(NamedTuple):
     """The content of a folder or file of weights."""
 
@@ -76,15 +90,18 @@ class Loaded(NamedTuple):
 def load_weights(path) -> Loaded:
     """Reads weights from a folder, a file, or an index of several files.
 
-    A folder (of Hugging Face, or an export of this project) has one of WEIGHT_FILES, and perhaps files of heads. A file
-    is one of safetensors or torch.save, whatever its name: a state dict in any dialect of names.normalised, or a
-    training checkpoint of the original. config.json and vocab.txt (or tokenizer.json) in the same folder are read too.
+    A folder (of Hugging Face, of Google's BERT, or an export of this project) has one of WEIGHT_FILES, and perhaps
+    files of heads. A file is one of safetensors or torch.save, whatever its name (a state dict in any dialect of
+    names.normalised, alone or in a training checkpoint); or a .msgpack of Flax, an .h5 of Keras, or a checkpoint of
+    TensorFlow, with or without ".index". One of CONFIG_FILES and of VOCABULARY_FILES in the same folder are read too.
     No code in a file is run.
 
     Raises:
       InputError: there are no weights, or they are damaged or refused.
     """
     path = Path(path)
+    index = path.with_name(path.name + tensorflow_files.INDEX)
+    path = index if not path.exists() and index.is_file() else path
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         files = [path / name for name in WEIGHT_FILES if (path / name).is_file()][:1]
@@ -107,9 +124,11 @@ def load_weights(path) -> Loaded:
         if twice:
             raise InputError(f"{file}: {twice[0]} is in {files[0].name} too")
         weights |= named
-    config = folder / "config.json"
-    vocabulary = next((folder / name for name in VOCABULARY_FILES if (folder / name).is_file()), None)
-    return Loaded(weights, read_config(config) if config.is_file() else None, vocabulary)
+    config, vocabulary = (
+        next((folder / name for name in names if (folder / name).is_file()), None)
+        for names in (CONFIG_FILES, VOCABULARY_FILES)
+    )
+    return Loaded(weights, read_config(config) if config else None, vocabulary)
 
 
 def read_tensors(file: Path) -> Weights:
@@ -150,6 +169,12 @@ def read_file(file: Path) -> Weights:
         if head[8:] != b"{":  # a file of safetensors begins with a number of 8 bytes, then "{"
             if head.startswith(b"\x1f\x8b"):
                 raise InputError(f"{file}: a compressed archive; unpack it first")
+            if head.startswith(tensorflow_files.HDF5_HEAD):
+                return tensorflow_files.read_keras_file(file)
+            if file.name.endswith(tensorflow_files.INDEX):
+                return tensorflow_files.read_checkpoint(file)
+            if file.suffix == ".msgpack":
+                return read_flax_file(file)
             if head.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of protocol 2 or later
                 return state_dict_of(read_torch_file(file), str(file))
         return load_file(file)
@@ -198,6 +223,58 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
         more = f"; and {len(problems) - 4} more" if problems[4:] else ""
         raise InputError(f"{source}: {'; '.join(problems[:4])}{more}")
     return params, missing
+
+
+def without_other_parts(weights: Weights) -> tuple[Weights, list[str]]:
+    """Returns the weights of BERT and of known heads, and the parts that are left out, such as "classifier".
+
+    Weights without BERT's word embeddings are returned whole, so that they are refused as those of another model.
+    """
+    known = ("bert.", *(prefix for prefixes in head_prefixes().values() for prefix in prefixes), *duplicates())
+    kept = {name: array for name, array in weights.items() if name.startswith(known)}
+    if WORD not in kept:
+        return weights, []
+    return kept, sorted({name.rpartition(".")[0] or name for name in weights.keys() - kept.keys()})
+
+
+def fit_vocabulary(
+    weights: Weights, theirs: Sequence[str] | None, ours: Sequence[str], new_rows: Callable[[int, int], np.ndarray]
+) -> tuple[Weights, list[str]]:
+    """Returns the weights with a row of the vocabulary table and a bias for each of our tokens, and what was changed.
+
+    One of the two vocabularies must begin with the other. Rows beyond a vocabulary are dropped: sizes are padded to
+    round numbers, and tokens are added. Tokens of ours that they lack get new rows.
+
+    Args:
+      weights: by Hugging Face's names.
+      theirs: the vocabulary of the weights; None if it is unknown: then only padding is dropped.
+      ours: our vocabulary, of V tokens.
+      new_rows: returns float32 [n, D] of n rows of width D.
+    """
+    rows = len(weights[WORD]) if WORD in weights and weights[WORD].ndim == 2 else len(ours)
+    known = rows if theirs is None else min(rows, len(theirs))
+    if theirs is None and not 0 <= rows - len(ours) < PADDING:
+        return weights, []  # which to_params refuses
+    if rows == known == len(ours):
+        return weights, []
+    kept, number = min(known, len(ours)), len(ours)
+    fitted = dict(weights)
+    for name in {WORD, *duplicates(), *(f"{head}.bias" for head in tied_heads())} & weights.keys():
+        array = weights[name]
+        if len(array) != rows:
+            continue  # which to_params reports
+        new = np.zeros((number - kept, *array.shape[1:]), np.float32)
+        if array.ndim == 2:
+            new[:] = new_rows(*new.shape)
+        fitted[name] = np.concatenate([array[:kept], new.astype(array.dtype)])
+    changes = []
+    if rows > kept:
+        changes.append(
+            f"of the {rows:,} rows of its vocabulary table, {rows - kept:,} behind the first {kept:,} are left out"
+        )
+    if number > kept:
+        changes.append(f"tokens that it lacks, which start from scratch: {number - kept:,}")
+    return fitted, changes
 
 
 def sizes(shapes: Shapes) -> dict[str, int]:

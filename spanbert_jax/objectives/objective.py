@@ -62,8 +62,8 @@ class Objective:
     transformers_class: str | None = None
     # config -> how to use the exported head if no class of transformers has it, in Markdown.
     usage: Callable[[Any], str] = lambda config: ""
-    # config -> what an exported config.json contains about the head.
-    settings: Callable[[Any], dict[str, Any]] = lambda config: {}
+    # Key of an exported config.json -> key of the config whose value it has.
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # Config key of a size -> a parameter of the head, and the axis that has this size.
     sizes_of: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
     # Key of config.objectives whose value is added to the count that the training loss is divided by.

@@ -81,7 +81,7 @@ SBO = Objective(
         "positions": f"{NAMES}.position_embeddings.weight",
     },
     usage=lambda config: USAGE.format(boundaries=BOUNDARIES[config.masking.boundaries]),
-    settings=lambda config: {"sbo_boundaries": config.masking.boundaries},
+    settings={"sbo_boundaries": "masking.boundaries"},
     sizes_of={"masking.max_targets": ("positions", 0), "model.sbo_position_width": ("positions", 1)},
     count_offset_key="sbo_count_offset",
 )

@@ -1,6 +1,6 @@
-"""Filling hidden spans of text with the two heads of a pretraining run.
+"""Filling hidden spans of text with the two heads of a pretrained model.
 
-    filler = SpanFiller.from_run(workdir, step=None)
+    filler = SpanFiller.restored(path, step=None)
     texts = filler.parse({"my text": "Four score and [[seven years]] ago our [MASK:2] brought forth"})
     for filled in filler.fill(texts, top_k=5, batch_size=16):
         filled.spans[0].mlm.probabilities  # [n, 5]
@@ -16,7 +16,7 @@ and with a token on each side. For other spans there is no SBO guess, and "both"
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from spanbert_jax.model.spec import ModelSpec
 from spanbert_jax.objectives import MLM, SBO, pretraining
 from spanbert_jax.objectives.pretraining import Objectives
 from spanbert_jax.tasks.marks import HiddenSpan, MarkedText, parse_marks
-from spanbert_jax.training.workdir import TrainedModel, restore_run
+from spanbert_jax.training.trained import restore
+from spanbert_jax.training.workdir import TrainedModel
 
 # Lengths and slots are rounded up to multiples of these, so that texts of similar length share one compiled program.
 LENGTH_MULTIPLE = 32
@@ -69,30 +70,35 @@ class FilledText:
 class SpanFiller:
     """A pretrained model that fills the spans of marked texts, on one device."""
 
-    def __init__(self, model: TrainedModel):
-        """Takes the model of a run.
+    def __init__(self, model: TrainedModel, notes: Sequence[str] = ()):
+        """Takes a trained model.
+
+        Args:
+          model: of a run, or of files.
+          notes: what it lacks, in clauses.
 
         Raises:
-          InputError: the run did not train an MLM head.
+          InputError: it has no trained MLM head.
         """
         config = model.config
         if config.objectives.mlm_weight == 0:
             raise InputError(
-                "the run has objectives.mlm_weight = 0, so its MLM head is untrained: use a run that trained it"
+                "the model has no trained MLM head (objectives.mlm_weight = 0): use one that was trained with it"
             )
+        self.notes = tuple(notes)
         self.config, self.tokenizer, self.spec, self.params = config, model.tokenizer, model.spec, model.params
         self.model = model
         self.heads = tuple(objective for objective in (MLM, SBO) if objective in model.objectives)
         self._predict = jax.jit(functools.partial(predict, model.spec, self.heads), static_argnames="top_k")
 
     @classmethod
-    def from_run(cls, workdir: Path, step: int | None) -> "SpanFiller":
-        """Restores the model from a run's checkpoint of `step` (None: the newest one).
+    def restored(cls, path: Path, step: int | None) -> "SpanFiller":
+        """Restores a model from a run's checkpoint of `step` (None: the newest one), or from files of weights.
 
         Raises:
-          InputError: there is no such run or checkpoint.
+          InputError: there is no such model or checkpoint.
         """
-        return cls(restore_run(workdir, step))
+        return cls(*restore(path, step))
 
     def parse(self, texts: Mapping[str, str]) -> list[MarkedText]:
         """Parses marked texts (see tasks/marks.py), each under a name that is used in errors.
@@ -182,7 +188,7 @@ class SpanFiller:
         """Returns why the SBO head cannot predict a span; "" if it can."""
         masking = self.config.masking
         if SBO not in self.heads:
-            return "the run has no SBO head"
+            return "the model has no SBO head"
         if span.length > masking.max_targets:
             return f"the span is longer than {masking.max_targets} tokens"
         if masking.boundaries == "external" and (span.start == 0 or span.end == len(text.tokens)):

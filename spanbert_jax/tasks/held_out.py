@@ -10,6 +10,7 @@ from spanbert_jax.data.pipeline import Batch
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.tasks.marks import MarkedText, hide_tokens
+from spanbert_jax.training.trained import is_run
 
 
 def held_out_texts(config: ConfigDict, tokenizer: Tokenizer, workdir: Path, count: int) -> list[MarkedText]:
@@ -18,8 +19,10 @@ def held_out_texts(config: ConfigDict, tokenizer: Tokenizer, workdir: Path, coun
     Spans are those of the run's evaluation. All their tokens are hidden, also those that masking keeps or replaces.
 
     Raises:
-      InputError: the store is missing, has no held-out text, or has fewer than `count` rows of it.
+      InputError: it is no run, or the store is missing, has no held-out text, or has fewer than `count` rows of it.
     """
+    if not is_run(workdir):
+        raise InputError(f"{workdir}: is not the folder of a run, so it has no held-out text; give texts of your own")
 
     def refuse_tokenising(_: str) -> None:
         raise InputError(f"{workdir}: the store of the run, from which the text is read, is missing")

@@ -1,4 +1,4 @@
-"""Export of a run's weights to the formats of other libraries."""
+"""Export of a trained model to the formats of other libraries."""
 
 from pathlib import Path
 
@@ -11,37 +11,60 @@ from spanbert_jax.data.store import open_store
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import refuse_existing
 from spanbert_jax.interop import huggingface, stablehlo
-from spanbert_jax.interop.model_card import model_card
+from spanbert_jax.interop.model_card import converted_card, model_card
 from spanbert_jax.interop.original import export_original
+from spanbert_jax.objectives import MLM
 from spanbert_jax.training.metrics import read_metrics
-from spanbert_jax.training.workdir import resolve_step, restore_run
+from spanbert_jax.training.trained import is_run, restore
+from spanbert_jax.training.workdir import resolve_step
 
 FORMATS = ("huggingface", "original", "stablehlo")
 
 
-def export_run(workdir: Path, output: Path, format: str, step: int | None) -> tuple[int, list[str]]:
-    """Writes a run's parameters as they were after step `step` (None: at its newest checkpoint) into a new folder.
+def export_model(path: Path, output: Path, format: str, step: int | None) -> tuple[str, list[str]]:
+    """Writes a trained model into a new folder.
+
+    Args:
+      path: the folder of a run, whose parameters are taken after step `step` (None: at its newest checkpoint), or
+        weights in files; see trained.restore.
+      output: the folder to make.
+      format: one of FORMATS.
+      step: see path.
 
     Returns:
-      The step, and the names of the heads that were left out because the format does not support them.
+      What was exported, and clauses on what was left out because the format does not support it, or is missing.
 
     Raises:
-      InputError: there is no such run or checkpoint, the format has no counterpart for its encoder, or `output` exists
-        or cannot be written. Nothing is written then.
+      InputError: there is no such model or checkpoint, the format has no counterpart for its encoder, or `output`
+        exists or cannot be written. Nothing is written then.
     """
     refuse_existing(output)
-    step = resolve_step(workdir, step)
-    config, tokenizer, spec, _, tree = restore_run(workdir, step)
-    params = {path: np.asarray(array) for path, array in flatten_dict(tree, sep="/").items()}
-    shapes = {path: array.shape for path, array in params.items()}
-    described = config, shapes, tokenizer, step, splits_of(config, workdir), newest_metrics(workdir, step)
+    of_run = is_run(path)
+    if of_run:
+        step = resolve_step(path, step)
+    (config, tokenizer, spec, heads, tree), notes = restore(path, step)
+    params = {name: np.asarray(array) for name, array in flatten_dict(tree, sep="/").items()}
+    shapes = {name: array.shape for name, array in params.items()}
+    if format == "stablehlo" and MLM not in heads:
+        raise InputError(f"{path}: has no head of the {MLM.title}, which the format {format} needs")
+
+    def card(library: str, use: str) -> str:
+        if step is None:
+            return converted_card(config, shapes, tokenizer, library, use)
+        splits, metrics = splits_of(config, path), newest_metrics(path, step)
+        return model_card(config, shapes, tokenizer, step, splits, metrics, library, use)
+
     if format == "original":
-        return step, export_original(output, params, config, tokenizer)
-    if format == "stablehlo":
-        card = model_card(*described, library="jax", use=stablehlo.usage(spec))
-        return step, stablehlo.export_stablehlo(output, params, config, spec, tokenizer, card)
-    card = model_card(*described, library="transformers", use=huggingface.usage(shapes, config, tokenizer))
-    return step, huggingface.export_huggingface(output, params, config, tokenizer, card)
+        left_out = export_original(output, params, config, tokenizer)
+    elif format == "stablehlo":
+        text = card("jax", stablehlo.usage(spec, config.seq_len))
+        left_out = stablehlo.export_stablehlo(output, params, config, spec, tokenizer, text)
+    else:
+        text = card("transformers", huggingface.usage(shapes, config, tokenizer))
+        left_out = huggingface.export_huggingface(output, params, config, tokenizer, text)
+    if left_out:
+        notes.append(f"left out, since the format has no place for them: the heads {', '.join(left_out)}")
+    return (f"{path}" if step is None else f"step {step:,} of {path}"), notes
 
 
 def splits_of(config, workdir: Path) -> dict | None:

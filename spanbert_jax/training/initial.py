@@ -1,4 +1,4 @@
-"""Initial weights of a run that are not random: those of another run, a Hugging Face folder, or the original."""
+"""What a run starts from: its tokenizer, and weights of another run, a Hugging Face folder, the original, or others."""
 
 import dataclasses
 from pathlib import Path
@@ -6,16 +6,19 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
-from spanbert_jax.data.tokenizer import Tokenizer, read_tokens
+from spanbert_jax.data.batches import configured_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, choose_rules, load_tokenizer
+from spanbert_jax.data.tokenizer_files import read_tokens, read_vocabulary
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import model_fields
 from spanbert_jax.interop.names import Weights, to_theirs
-from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
+from spanbert_jax.interop.weights import fingerprint, fit_vocabulary, load_weights, to_params, without_other_parts
 from spanbert_jax.model.layout import param_path
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.objectives.pretraining import init_params, with_heads
-from spanbert_jax.training.workdir import restore_run
+from spanbert_jax.training.workdir import newest_step, read_config, restore_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,19 +28,22 @@ class Initial:
     path: str
     params: Weights  # ours, by path, float32; some heads may be missing
     missing: list[str]  # names of the missing heads
+    notes: list[str]  # what was changed to fit, and what was left out, in clauses
     fingerprint: str  # of params
 
     def summary(self) -> str:
         """Returns a line that describes the weights."""
-        scratch = f"; heads that it lacks, which start from scratch: {', '.join(self.missing)}" if self.missing else ""
-        return f"starting from the weights of {self.path}, fingerprint {self.fingerprint[:12]}{scratch}"
+        notes = list(self.notes)
+        if self.missing:
+            notes.append(f"heads that it lacks, which start from scratch: {', '.join(self.missing)}")
+        return "; ".join([f"starting from the weights of {self.path}, fingerprint {self.fingerprint[:12]}", *notes])
 
 
 def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     """Returns the weights that config.init names, checked against the config and its tokenizer; None if it names none.
 
     The path is the folder of a pretraining run, whose newest checkpoint is read, or a path that
-    interop.weights.load_weights reads.
+    interop.weights.load_weights reads. Parts of other tasks are left out, and the vocabulary table is fitted.
 
     Raises:
       InputError: the weights cannot be read, are of another model or vocabulary, or have another fingerprint than
@@ -47,11 +53,10 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     if not path:
         return None
     weights, model, vocabulary = (_of_run if (Path(path) / "checkpoints").is_dir() else _of_files)(path)
-    if vocabulary is not None and read_tokens(str(vocabulary)) != tokenizer.tokens:
-        raise InputError(
-            f"{path}: its vocabulary is not that of data.vocab {config.data.vocab}: "
-            f"give --config.data.vocab={vocabulary}"
-        )
+    tokens = None
+    if vocabulary is not None:
+        check_tokenizer(config, tokenizer, vocabulary)
+        tokens = read_tokens(str(vocabulary))
     theirs, ours = model or {}, config.model
     # The shapes of tensors do not show all of these.
     keys = ("layers", "width", "heads", "mlp_width", "max_positions", "norm_eps") if model else ()
@@ -60,8 +65,15 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     ]
     if differing:
         raise InputError(f"{path}: {'; '.join(differing)}")
+    weights, others = without_other_parts(weights)
+    random = np.random.default_rng(config.seed)
+    weights, notes = fit_vocabulary(
+        weights, tokens, tokenizer.tokens, lambda *shape: random.normal(0, ours.init_std, shape).astype(np.float32)
+    )
+    if others:
+        notes.append(f"parts of other tasks, left out: {', '.join(others)}")
     params, missing = to_params(weights, shapes_of(config, tokenizer), path)
-    initial = Initial(path, params, missing, fingerprint(params))
+    initial = Initial(path, params, missing, notes, fingerprint(params))
     if config.init.fingerprint not in ("", initial.fingerprint):
         raise InputError(
             f"{path}: its weights are {initial.fingerprint}, init.fingerprint requires {config.init.fingerprint}"
@@ -69,13 +81,66 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     return initial
 
 
-def with_fingerprint(config, initial: Initial | None):
-    """Returns the config with the fingerprint of its initial weights, by which a run recognises them."""
-    if initial is None:
-        return config
+def check_tokenizer(config, tokenizer: Tokenizer, vocabulary: Path) -> None:
+    """Checks that a tokenizer gives text the ids that weights with this vocabulary file were trained on.
+
+    Of the two vocabularies, one must begin with the other. The rules for words must be those that the files state,
+    unless the config requires other ones.
+
+    Raises:
+      InputError: it does not.
+    """
+    described, data = read_vocabulary(str(vocabulary)), config.data
+    advice = f"give --config.data.vocab={vocabulary}"
+    if any(one != other for one, other in zip(described.tokens, tokenizer.tokens)):
+        raise InputError(f"{vocabulary.parent}: its vocabulary is not that of data.vocab {data.vocab}: {advice}")
+    rules, _ = choose_rules(described.tokens, described.rules, described.by, data.lowercase, data.strip_accents)
+    if described.rules and rules.settings() != tokenizer.rules.settings():
+        raise InputError(
+            f"{vocabulary.parent}: its {described.by} says that text is {rules}, and data.vocab {data.vocab} is "
+            f"{tokenizer.rules}: {advice}"
+        )
+
+
+def tokenizer_of_run(config, workdir: Path) -> Tokenizer:
+    """Returns the tokenizer that a config names, or, if the folder has a run with a checkpoint, the run's.
+
+    A vocabulary that has changed since is returned as it is now, so that it can be refused. The run's rules for words
+    are those that were decided when it began, and a vocabulary that is no longer there is not needed.
+
+    Raises:
+      InputError: the vocabulary cannot be read.
+    """
+    own = workdir / "vocab.txt"
+    if newest_step(workdir) is None or not own.is_file():
+        return configured_tokenizer(config)
+    saved = load_tokenizer(str(own), "auto")
+    try:
+        configured = configured_tokenizer(config)
+    except InputError:
+        return saved
+    return saved if saved.tokens == configured.tokens else configured
+
+
+def initial_of_run(config, tokenizer: Tokenizer, workdir: Path) -> tuple[Initial | None, ConfigDict]:
+    """Returns the weights that a run starts from, None if it needs none, and the config with their fingerprint.
+
+    A run with a checkpoint needs none, so its source may have moved, changed or gone: config.json says what it was.
+    Only another path than the run's is read, to refuse other weights.
+
+    Raises:
+      InputError: as read_initial does.
+    """
     config = config.copy_and_resolve_references()
-    config.init.fingerprint = initial.fingerprint
-    return config.lock()
+    if newest_step(workdir) is not None:
+        before = read_config(workdir).init
+        if config.init.path in ("", before.path):
+            config.init.path, config.init.fingerprint = before.path, config.init.fingerprint or before.fingerprint
+            return None, config.lock()
+    initial = read_initial(config, tokenizer)
+    if initial:
+        config.init.fingerprint = initial.fingerprint
+    return initial, config.lock()
 
 
 def _of_run(path: str) -> tuple[Weights, dict, Path]:

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.batches import Feed, configured_tokenizer, open_corpus
-from spanbert_jax.data.mixture import Mixture
+from spanbert_jax.data.batches import Feed, open_corpus
+from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import reporting_full_disk
 from spanbert_jax.training.checkpoint import Checkpoints
-from spanbert_jax.training.initial import Initial, read_initial, with_fingerprint, with_params
+from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
@@ -52,10 +52,9 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
     with ending_together(lambda: newest_checkpoint(workdir)), contextlib.ExitStack() as stack:
         with agreed(same=f"{config_lib.to_json(config)}{allowed}"):
             check_allowed(allowed)
-            tokenizer = configured_tokenizer(config)
+            tokenizer = tokenizer_of_run(config, workdir)
             mesh = checked_mesh(config, jax.devices())
-            initial = read_initial(config, tokenizer)
-            config = with_fingerprint(config, initial)
+            initial, config = initial_of_run(config, tokenizer, workdir)
             check_workdir(workdir, config, allowed)
         keep_compiled(config.compile_cache)
         with agreed():
@@ -80,6 +79,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
             made = check_resumable(checkpoints, step, program, record, allowed)
             record["changes"] = [dataclasses.asdict(change) for change in made]
             feed = Feed(config, mixture, tokenizer)
+            log("\n".join([f"vocabulary: {tokenizer.summary()}", *unknown_warnings(mixture.stores, tokenizer)]))
         program = program.compiled(config, log)
         with agreed():
             restored = None if step is None else checkpoints.restore(step, program.state)

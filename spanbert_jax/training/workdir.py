@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer import Tokenizer, restored_tokenizer
 from spanbert_jax.errors import DiskFull, DoesNotFit, InputError
 from spanbert_jax.folders import replace_file, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
@@ -146,9 +146,9 @@ def _remove(entries: Iterable[Path]) -> None:
 
 
 class TrainedModel(NamedTuple):
-    """A run's model, for use on one device."""
+    """A model for use on one device."""
 
-    config: ConfigDict  # of the run
+    config: ConfigDict  # of its run
     tokenizer: Tokenizer
     spec: ModelSpec
     objectives: Objectives  # whose heads the model has
@@ -169,9 +169,13 @@ def restore_run(workdir: Path, step: int | None = None) -> TrainedModel:
         params = jax.device_put(checkpoints.read(step, "params"), device)
     finally:
         checkpoints.close()
+    return TrainedModel(config, tokenizer, one_device_spec(config, tokenizer, device), with_heads(config), params)
+
+
+def one_device_spec(config, tokenizer: Tokenizer, device: jax.Device) -> ModelSpec:
+    """Returns the ModelSpec of a config's model for rows of any length on a device."""
     spec = model_spec(config, tokenizer.vocab_size, platform_of(device))
-    spec = dataclasses.replace(spec, attention="xla")  # the implementation that accepts rows of any length
-    return TrainedModel(config, tokenizer, spec, with_heads(config), params)
+    return dataclasses.replace(spec, attention="xla")  # the implementation that accepts them
 
 
 def resolve_step(workdir: Path, step: int | None) -> int:
@@ -196,13 +200,12 @@ def resolve_step(workdir: Path, step: int | None) -> int:
 
 
 def saved_tokenizer(workdir: Path, fingerprint: str) -> Tokenizer:
-    """Returns the tokenizer of a run, from its own copy of the vocabulary; the fingerprint also determines the casing.
+    """Returns the tokenizer of a run, from its own copy of the vocabulary; the fingerprint also determines its rules.
 
     Raises:
       InputError: the vocabulary in the workdir is another one.
     """
-    for lowercase in ("no", "yes"):
-        tokenizer = load_tokenizer(str(workdir / "vocab.txt"), lowercase)
-        if tokenizer.fingerprint == fingerprint:
-            return tokenizer
+    tokenizer = restored_tokenizer(workdir / "vocab.txt", fingerprint)
+    if tokenizer:
+        return tokenizer
     raise InputError(f"{workdir}/vocab.txt is not the vocabulary that the run was trained with: put that one back")

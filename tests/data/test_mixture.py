@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spanbert_jax.data.batches import Feed, open_corpus
-from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
+from spanbert_jax.data.mixture import MixedRows, Mixture, unknown_warnings, weights_of
 from spanbert_jax.data.order import Order
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.errors import InputError
@@ -120,3 +120,12 @@ def test_any_temperature_gives_shares():
 def test_weights_must_fit_the_stores(folders):
     with pytest.raises(InputError, match="3 of them for the 2 stores"):
         mixed(folders, data__weights=(0.2, 0.3, 0.5))
+
+
+def test_too_many_unknown_tokens_are_warned_of(folders, tmp_path):
+    for name, count in (("some", 1), ("many", 2)):
+        text = ["the " * (100 - count) + "☃ " * count]
+        write_store(tmp_path / name, TOKENIZER, {"train": [text], "valid": []})
+    stores = [open_store(path) for path in (folders / "laws", tmp_path / "some", tmp_path / "many")]
+    [line] = unknown_warnings(stores, TOKENIZER)
+    assert line.startswith(f"warning: 2.0% of the tokens of {tmp_path / 'many'} are [UNK]") and "cased" in line

@@ -135,7 +135,7 @@ def test_store_contains_its_tokenizer(texts, tmp_path):
         store.require(other)
     assert TOKENIZER.fingerprint[:12] in str(error.value) and other.fingerprint[:12] in str(error.value)
     (store.folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "other"]))
-    with pytest.raises(InputError, match="another vocabulary"):
+    with pytest.raises(InputError, match="vocab.txt is not the vocabulary that it was made with"):
         store.tokenizer()
 
 

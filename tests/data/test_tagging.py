@@ -17,6 +17,7 @@ from spanbert_jax.data.shard import BEGINS
 from spanbert_jax.data.store import open_store, write_store
 from spanbert_jax.data.tagging import Tagger, first_tokens, text_chunks, token_bits
 from spanbert_jax.data.tokenizer import load_tokenizer
+from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 from tests.data.test_tokenizer import odd_lines
 from tests.small import TOKENIZER, small_config
@@ -56,7 +57,7 @@ def tagged(tagger, tokenizer, sentences: list[str]) -> dict[str, list[list[str]]
 def ngram_tagger(folder, *lines: str, lowercase: bool = False) -> Tagger:
     path = folder / "ngrams.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Tagger(("ngrams",), "", str(path), lowercase)
+    return Tagger(("ngrams",), "", str(path), WordRules(lowercase))
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +173,7 @@ def test_ngrams_that_touch_are_apart_unless_fused_or_of_an_earlier_store(tmp_pat
 
     texts = [[" ".join(sentence)] for sentence in units]
     ngram_tagger(tmp_path, *listed)
-    arguments = ("ngrams",), "", str(tmp_path / "ngrams.txt"), False
+    arguments = ("ngrams",), "", str(tmp_path / "ngrams.txt"), WordRules(False)
     intervals, batches, printed = {}, {}, {}
     for name, tagger, touching_tags in (
         ("apart", Tagger(*arguments), "apart"),
@@ -207,22 +208,22 @@ def test_a_list_is_described_by_its_content(tmp_path):
 
 def test_invalid_lists_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot read nowhere.txt"):
-        Tagger(("ngrams",), "", "nowhere.txt", False)
+        Tagger(("ngrams",), "", "nowhere.txt", WordRules(False))
     with pytest.raises(InputError, match="no list of n-grams"):
-        Tagger(("ngrams",), "", "", False)
+        Tagger(("ngrams",), "", "", WordRules(False))
     with pytest.raises(InputError, match="holds none"):
         ngram_tagger(tmp_path, "", " ", "\u200b")
     tagging.load_ngrams.cache_clear()
     (tmp_path / "ngrams.txt").write_bytes(b"a b\nc \xff\n")
     with pytest.raises(InputError, match="byte 6 of the list"):
-        Tagger(("ngrams",), "", str(tmp_path / "ngrams.txt"), False)
+        Tagger(("ngrams",), "", str(tmp_path / "ngrams.txt"), WordRules(False))
 
 
 def test_a_tagger_of_no_kind_and_of_an_unknown_kind():
-    empty = Tagger((), "", "", False)
+    empty = Tagger((), "", "", WordRules(False))
     assert (empty.kinds, empty.describe(), empty.tags(["Berlin"], [[(0, 6)]])) == ((), {}, {})
     with pytest.raises(InputError, match="no kind verbs; there are entities, phrases, ngrams"):
-        Tagger(("entities", "verbs"), MODEL, "", False)
+        Tagger(("entities", "verbs"), MODEL, "", WordRules(False))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def test_a_tagger_of_no_kind_and_of_an_unknown_kind():
 def spacy_tagger():
     pytest.importorskip("spacy", reason="needs spaCy, of the extra 'tags'")
     pytest.importorskip(MODEL, reason="needs the spaCy model of the extra 'tags'")
-    return Tagger(("phrases", "entities"), MODEL, "", False)
+    return Tagger(("phrases", "entities"), MODEL, "", WordRules(False))
 
 
 @pytest.mark.parametrize("vocabulary", ["cased", "uncased"])
@@ -283,28 +284,30 @@ def test_tags_of_a_kind_do_not_depend_on_the_other_kinds_components(spacy_tagger
     tokenizer = load_tokenizer("cased", "auto")
     both = tagged(spacy_tagger, tokenizer, SENTENCES)
     for kind in tagging.SPACY_KINDS:
-        assert tagged(Tagger((kind,), MODEL, "", False), tokenizer, SENTENCES) == {kind: both[kind]}
+        assert tagged(Tagger((kind,), MODEL, "", WordRules(False)), tokenizer, SENTENCES) == {kind: both[kind]}
 
 
 def test_unusable_models_are_refused(spacy_tagger, tmp_path):
     import spacy
 
     with pytest.raises(InputError, match=f"cannot load the spaCy model 'xx_nothing'; those installed: .*{MODEL}"):
-        Tagger(("entities",), "xx_nothing", "", False)
+        Tagger(("entities",), "xx_nothing", "", WordRules(False))
     spacy.blank("en").to_disk(tmp_path / "blank")
     with pytest.raises(InputError, match="finds no entities or phrases"):
-        Tagger(("entities", "phrases"), str(tmp_path / "blank"), "", False)
+        Tagger(("entities", "phrases"), str(tmp_path / "blank"), "", WordRules(False))
     ruler = spacy.blank("de")
     ruler.add_pipe("entity_ruler").add_patterns([{"label": "ORT", "pattern": "Bad Ems"}])
     ruler.to_disk(tmp_path / "ruler")
-    tagger = Tagger(("entities",), str(tmp_path / "ruler"), "", False)  # any pipeline that finds entities is accepted
+    tagger = Tagger(
+        ("entities",), str(tmp_path / "ruler"), "", WordRules(False)
+    )  # any pipeline that finds entities is accepted
     assert tagged(tagger, load_tokenizer("cased", "auto"), ["Er fuhr nach Bad Ems."]) == {"entities": [["Bad Ems"]]}
 
 
 def test_error_without_spacy_names_the_extra():
     code = (
         "import sys; sys.modules['spacy'] = None; from spanbert_jax.data.tagging import Tagger\n"
-        "try: Tagger(('entities',), 'm', '', False)\nexcept ValueError as error: print(error)"
+        "try: Tagger(('entities',), 'm', '', None)\nexcept ValueError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out == "tags of entities need spaCy: pip install 'spanbert_jax[tags]'\n"

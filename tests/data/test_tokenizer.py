@@ -1,6 +1,5 @@
 """The tokenizer: BERT's rules, the file formats, and invalid vocabularies."""
 
-import json
 import random
 
 import numpy as np
@@ -59,7 +58,7 @@ def test_ids_words_and_decoding(tmp_path):
 
 def test_casing(tmp_path):
     capitals = write(tmp_path, TOKENS, "cased.txt")
-    none = write(tmp_path, [token for token in TOKENS if token not in ("The", "MASK")], "uncased.txt")
+    none = write(tmp_path, [token for token in TOKENS if token not in ("The", "MASK", "é")], "uncased.txt")
     assert [load_tokenizer(path, "auto").lowercase for path in (capitals, none)] == [False, True]
     assert [load_tokenizer(capitals, choice).lowercase for choice in ("yes", "no")] == [True, False]
     assert load_tokenizer(capitals, "yes").encode(["The É"]) == [[6, 14]]  # lower-cased, accent removed
@@ -86,6 +85,13 @@ def test_saved_json_adds_special_tokens(tmp_path):
     assert tokenizer.encode(["[MASK]"]) == [[11, 15, 12]]  # saving did not change our own
 
 
+@pytest.mark.parametrize(
+    "name, fingerprint", [("cased", "24c723a8ee2fa669"), ("uncased", "964568dc36810590"), ("tiny", "f46014a89bbd0b4b")]
+)
+def test_fingerprints_are_those_of_existing_stores_and_checkpoints(name, fingerprint):
+    assert load_tokenizer(name, "auto").fingerprint.startswith(fingerprint)
+
+
 def test_fingerprint_depends_on_vocabulary_and_casing():
     swapped = TOKENS[:5] + TOKENS[6:4:-1] + TOKENS[7:]
     different = ((TOKENS, False), (TOKENS, True), (swapped, False))
@@ -105,25 +111,18 @@ def test_a_vocabulary_without_a_special_token_is_refused(token, tmp_path):
 def test_invalid_vocabularies_are_refused(tmp_path):
     with pytest.raises(InputError, match="'cat' is on line 8 and again on line 17"):
         load_tokenizer(write(tmp_path, [*TOKENS, "cat"]), "auto")
-    with pytest.raises(InputError, match="line 17 is empty"):
+    with pytest.raises(InputError, match=r"line 17 is empty; give it a name .* as in \[unused17\]; without the line"):
         load_tokenizer(write(tmp_path, [*TOKENS, "", "dog"]), "auto")
+    with pytest.raises(InputError, match="line 17 is empty; remove it$"):
+        load_tokenizer(write(tmp_path, [*TOKENS, ""]), "auto")
+    for broken in ("a\nb", "a\r"):
+        with pytest.raises(InputError, match="contains a line break"):
+            Tokenizer([*TOKENS, broken], False, "a")
     with pytest.raises(InputError, match="cannot read"):
         load_tokenizer(str(tmp_path / "nowhere.txt"), "auto")
     (tmp_path / "bad.txt").write_bytes(b"[PAD]\n\xff\n")
     with pytest.raises(InputError, match="byte 6"):
         load_tokenizer(str(tmp_path / "bad.txt"), "auto")
-
-
-def test_a_tokenizer_json_is_a_vocabulary_too(tmp_path):
-    Tokenizer(TOKENS, False, "a").save(tmp_path)
-    (tmp_path / "vocab.txt").unlink()
-    for path in (tmp_path, tmp_path / "tokenizer.json"):
-        assert load_tokenizer(str(path), "auto").tokens == TOKENS
-    models = [json.dumps({"model": {"vocab": vocab}}) for vocab in (3, [["a", -1.5]], {"a": 0, "b": 2})]
-    for text in ("", "[]", "{}", *models):
-        (tmp_path / "tokenizer.json").write_text(text)
-        with pytest.raises(InputError, match="not the tokenizer.json of a WordPiece"):
-            load_tokenizer(str(tmp_path), "auto")
 
 
 def test_windows_line_ends(tmp_path):

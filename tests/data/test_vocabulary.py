@@ -12,8 +12,10 @@ import pytest
 from spanbert_jax.data import vocabulary
 from spanbert_jax.data.sources import find_units
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, check_vocabulary, load_tokenizer
+from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 
+CASED, UNCASED = WordRules(False), WordRules(True)
 GERMAN = [
     "Der alte Müller saß am Abend vor seiner Mühle und hörte dem Bach zu, der über die Steine lief.",
     "Früher hatte hier ein großes Rad gestanden, und aus allen Dörfern der Gegend kamen die Bauern mit ihrem Korn.",
@@ -43,7 +45,7 @@ def unknown(lines, tokens, lowercase):
     "lines, lowercase", [(GERMAN, False), (GERMAN, True), (CHINESE, False)], ids=["de", "de uncased", "zh"]
 )
 def test_a_text_has_no_unknown_words_in_its_own_vocabulary(lines, lowercase, tmp_path):
-    tokens = vocabulary.train(iter(lines), 800, lowercase)
+    tokens = vocabulary.train(iter(lines), 800, WordRules(lowercase))
     check_vocabulary(tokens, "trained")
     assert tuple(tokens[:5]) == SPECIAL_TOKENS and len(tokens) <= 800
     assert unknown(lines, tokens, lowercase) == 0
@@ -53,10 +55,10 @@ def test_a_text_has_no_unknown_words_in_its_own_vocabulary(lines, lowercase, tmp
 
 
 def test_tokens_follow_the_language():
-    german = vocabulary.train(iter(GERMAN), 400, False)
+    german = vocabulary.train(iter(GERMAN), 400, CASED)
     assert {"der", "und", "##en", "##te"} <= set(german) and not {"schi", "müll"} & set(german)
-    assert not any(token != token.lower() for token in vocabulary.train(iter(GERMAN), 400, True)[5:])
-    chinese = vocabulary.train(iter(CHINESE), 400, False)
+    assert not any(token != token.lower() for token in vocabulary.train(iter(GERMAN), 400, UNCASED)[5:])
+    chinese = vocabulary.train(iter(CHINESE), 400, CASED)
     assert {"河", "水", "。"} <= set(chinese) and "河水" not in chinese
     assert not any(token.startswith("##") and not token[2:].isascii() for token in chinese)  # Han characters are words
 
@@ -70,12 +72,12 @@ def test_words_are_those_of_the_tokenizer(monkeypatch):
     hard = ["a\u0000b c\u200bd e\u3000f", "don't [MASK] ##x _y_ ﬁ Ǆ", " two  spaces ", ""]
     lines = [*GERMAN, *CHINESE, *embedded(3), *hard]
     for lowercase in (False, True):
-        words = vocabulary.count_words(lines, lowercase)
+        words = vocabulary.count_words(lines, WordRules(lowercase))
         hf = Tokenizer([*SPECIAL_TOKENS, "x"], lowercase, "")._hf
         normalized = [hf.normalizer.normalize_str(line) for line in lines]
         assert words == Counter(word for line in normalized for word, _ in hf.pre_tokenizer.pre_tokenize_str(line))
         monkeypatch.setattr(vocabulary, "MAX_PENDING", 100)
-        assert vocabulary.count_words(lines, lowercase) == words
+        assert vocabulary.count_words(lines, WordRules(lowercase)) == words
 
 
 DIGEST = """
@@ -86,7 +88,7 @@ print(test_vocabulary.digest())
 
 def digest():
     """Returns a checksum of a vocabulary."""
-    tokens = vocabulary.train(iter(embedded(30) + GERMAN), 2000, False)
+    tokens = vocabulary.train(iter(embedded(30) + GERMAN), 2000, CASED)
     return hashlib.sha256("\n".join(tokens).encode()).hexdigest()
 
 
@@ -105,23 +107,23 @@ def test_the_same_in_every_process_and_with_any_number_of_threads():
 
 def test_ties_are_broken_the_same_way():
     lines = ["abcd bcda cdab dabc abdc acbd " * 2]  # every pair equally often
-    assert len({tuple(vocabulary.train(iter(lines), 100, False)) for _ in range(30)}) == 1
+    assert len({tuple(vocabulary.train(iter(lines), 100, CASED)) for _ in range(30)}) == 1
 
 
 def test_a_smaller_vocabulary_is_the_beginning_of_a_larger():
     lines = embedded(10)
-    small, large = vocabulary.train(iter(lines), 300, False), vocabulary.train(iter(lines), 600, False)
+    small, large = vocabulary.train(iter(lines), 300, CASED), vocabulary.train(iter(lines), 600, CASED)
     assert len(small) == 300 and len(large) == 600 and large[:300] == small
 
 
 def test_little_text_gives_fewer_tokens():
-    tokens = vocabulary.train(iter(["so few words, so few"]), 1000, False)
+    tokens = vocabulary.train(iter(["so few words, so few"]), 1000, CASED)
     assert 10 < len(tokens) < 40 and {"so", "few"} <= set(tokens) and "words" not in tokens
 
 
 def test_rare_characters_are_left_out():
     lines = ["the same words again and again " * 200] * 20 + ["\u16a0\u16a1 \u16a2"]
-    tokens = vocabulary.train(iter(lines), 200, False)
+    tokens = vocabulary.train(iter(lines), 200, CASED)
     assert "again" in tokens and not any("\u16a0" <= letter <= "\u16a2" for token in tokens for letter in token)
 
 
@@ -129,7 +131,7 @@ def test_memory_is_bounded_by_forgetting_the_rarest(monkeypatch):
     monkeypatch.setattr(vocabulary, "MAX_PENDING", 500)
     monkeypatch.setattr(vocabulary, "MAX_WORDS", 50)
     lines = [f"often seldom{i} often" for i in range(1000)]
-    words = vocabulary.count_words(lines, False)
+    words = vocabulary.count_words(lines, CASED)
     assert words["often"] == 2000 and len(words) < 100
 
 
@@ -150,4 +152,4 @@ REFUSED = [([], 1000, "no word"), ([" \t ", ""], 1000, "no word"), (["text"], 50
 @pytest.mark.parametrize("lines, size, message", REFUSED)
 def test_empty_text_and_small_sizes_are_refused(lines, size, message):
     with pytest.raises(InputError, match=message):
-        vocabulary.train(iter(lines), size, False)
+        vocabulary.train(iter(lines), size, CASED)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.interop import huggingface
+from spanbert_jax.interop import huggingface, stablehlo
 from spanbert_jax.interop.huggingface import export_huggingface, model_fields, usage
 from spanbert_jax.interop.model_card import model_card
 from spanbert_jax.interop.weights import load_weights, to_params
@@ -79,6 +79,18 @@ def test_the_tokenizer_says_its_casing(vocab, lowercase):
     config = small_config(vocab)
     said = huggingface.tokenizer_config(config, tokenizer_of(config))
     assert said["do_lower_case"] is lowercase and said["model_max_length"] == 64
+
+
+def test_no_positions_are_promised_that_were_not_trained():
+    config = small_config()
+    config.seq_len = 32  # of 64 in the table
+    assert huggingface.tokenizer_config(config, TOKENIZER)["model_max_length"] == 32
+    assert huggingface.model_config(SHAPES, config, TOKENIZER)["max_position_embeddings"] == 64
+    card = model_card(config, SHAPES, TOKENIZER, 1, None, [], "transformers", "")
+    assert "sequences of up to 32 tokens" in card
+    spec = spec_of(config)
+    assert "up to 64\ntokens (positions beyond 32 are untrained)" in stablehlo.usage(spec, 32)
+    assert "untrained" not in stablehlo.usage(spec, 64)
 
 
 def test_a_model_without_heads(tmp_path):

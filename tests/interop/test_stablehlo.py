@@ -42,7 +42,7 @@ CARD = "import sys\nsys.modules['spanbert_jax'] = None\n"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "hlo"
-    assert export_stablehlo(folder, PARAMS, CONFIG, SPEC, TOKENIZER, usage(SPEC)) == ["sbo"]
+    assert export_stablehlo(folder, PARAMS, CONFIG, SPEC, TOKENIZER, usage(SPEC, CONFIG.seq_len)) == ["sbo"]
     return folder
 
 

@@ -17,8 +17,9 @@ torch = pytest.importorskip("torch", reason="compares with torch")
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
 
 from spanbert_jax.data.sources.embedded import embedded_documents  # noqa: E402
-from spanbert_jax.data.tokenizer import load_tokenizer  # noqa: E402
-from spanbert_jax.interop.huggingface import export_huggingface, model_fields  # noqa: E402
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer  # noqa: E402
+from spanbert_jax.data.tokenizer_files import WordRules  # noqa: E402
+from spanbert_jax.interop.huggingface import export_huggingface, model_fields, write_description  # noqa: E402
 from spanbert_jax.interop.weights import load_weights, sizes, to_params  # noqa: E402
 from spanbert_jax.model.encoder import FIELDS, Encoder  # noqa: E402
 from spanbert_jax.model.layout import ONE_DEVICE  # noqa: E402
@@ -99,6 +100,20 @@ def test_tokenizers_give_the_same_ids(exported, lines):
     assert other("a [MASK] b")["input_ids"][2] == ours.mask_id == other.mask_token_id
     assert other.model_max_length == 64 and len(other) == ours.vocab_size
     assert (ours.encode(["WORLD"]) == ours.encode(["world"])) is ours.lowercase
+
+
+RULES = [WordRules(*choices) for choices in itertools.product((False, True), repeat=3)]
+
+
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_exported_rules_for_words_are_obeyed(rules, tmp_path):
+    tokens = [*SPECIAL_TOKENS, *"EeÉé中文aA", "##e", "##é", "##É", "##E", "##文", "中文"]
+    ours = Tokenizer(tokens, rules, "")
+    write_description(tmp_path, shapes_of(spec_of(small_config())), small_config(), ours)
+    other = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    lines = ["EÉeé aÉ", "中文 a中文"]
+    assert other(lines, add_special_tokens=False)["input_ids"] == ours.encode(lines)
+    assert load_tokenizer(str(tmp_path), "auto").fingerprint == ours.fingerprint
 
 
 def test_hidden_states_are_the_same(exported, lines):

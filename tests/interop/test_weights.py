@@ -14,7 +14,14 @@ from safetensors.numpy import save_file
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop import names
 from spanbert_jax.interop.original import export_original, state_dict_of
-from spanbert_jax.interop.weights import fingerprint, load_weights, sizes, to_params
+from spanbert_jax.interop.weights import (
+    fingerprint,
+    fit_vocabulary,
+    load_weights,
+    sizes,
+    to_params,
+    without_other_parts,
+)
 from tests.interop.models import assert_same, random_params, shapes_of, small_config, spec_of, tokenizer_of
 from tests.interop.test_torch_file import GOLDENS, Runs, zip_file
 
@@ -147,6 +154,92 @@ def test_heads_that_the_model_has_not_are_dropped():
     assert_same(params, {path: PARAMS[path] for path in encoder})
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.model.", "net.inner.", "module.decoder."]
+)
+def test_models_inside_others(prefix):
+    theirs = {f"{prefix}{name}": array for name, array in THEIRS.items()}
+    assert_same(to_params(names.normalised(theirs), SHAPES)[0], PARAMS)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.encoder.", "bert._orig_mod."])
+def test_encoders_inside_others(prefix):
+    theirs = {name.replace("bert.", prefix): array for name, array in THEIRS.items() if name.startswith("bert.")}
+    assert to_params(names.normalised(theirs), SHAPES)[1] == ["mlm", "sbo"]
+
+
+@pytest.mark.parametrize("model", ["roberta", "distilbert", "electra"])
+def test_other_models_are_not_taken_for_berts(model):
+    theirs = {name.replace("bert.", f"{model}."): array for name, array in THEIRS.items()}
+    weights, others = without_other_parts(names.normalised(theirs))
+    assert not others
+    refused(weights, f"{model}.")
+
+
+def test_parts_of_other_tasks_are_named_and_left_out():
+    extra = {
+        name: np.zeros(2, np.float32) for name in ("classifier.weight", "classifier.bias", "qa.out.weight", "scale")
+    }
+    kept, others = without_other_parts(THEIRS | extra | {"cls.predictions.decoder.weight": THEIRS[WORD]})
+    assert others == ["classifier", "qa.out", "scale"]
+    assert_same(to_params(kept, SHAPES)[0], PARAMS)
+    refused(without_other_parts(THEIRS | {"bert.more": extra["scale"]})[0], "bert.more belongs to no parameter")
+
+
+def table_of(rows: int) -> dict[str, np.ndarray]:
+    """A vocabulary table whose row i is i, with its bias and copies of both."""
+    numbers = np.arange(rows, dtype=np.float32)
+    table, bias = np.repeat(numbers[:, None], 2, 1), numbers
+    decoder = {"cls.predictions.decoder.weight": table, "cls.predictions.decoder.bias": bias}
+    return {WORD: table, "cls.predictions.bias": bias} | decoder
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+TOKENS = [str(number) for number in range(29_000)]
+CASED = TOKENS[:28_996]
+
+
+@pytest.mark.parametrize(
+    "rows, theirs, ours, kept, notes",
+    [
+        (28_996, CASED, CASED, 28_996, []),
+        (29_056, CASED, CASED, 28_996, ["of the 29,056 rows of its vocabulary table, 60 behind the first 28,996"]),
+        (29_056, None, CASED, 28_996, ["60 behind the first 28,996"]),
+        (29_000, TOKENS, CASED, 28_996, ["4 behind the first 28,996 are left out"]),
+        (28_996, CASED, TOKENS, 28_996, ["tokens that it lacks, which start from scratch: 4"]),
+        (29_056, CASED, TOKENS, 28_996, ["60 behind the first 28,996", "start from scratch: 4"]),
+        (28_996, TOKENS, TOKENS, 28_996, ["start from scratch: 4"]),  # added without resizing the model
+    ],
+)
+def test_the_vocabulary_table_is_fitted(rows, theirs, ours, kept, notes):
+    fitted, said = fit_vocabulary(table_of(rows), theirs, ours, ones)
+    assert len(said) == len(notes) and all(note in line for note, line in zip(notes, said))
+    new = len(ours) - kept
+    for name, array in fitted.items():
+        assert len(array) == len(ours) and array.dtype == np.float32
+        np.testing.assert_array_equal(array[:kept], table_of(kept)[name])
+        np.testing.assert_array_equal(array[kept:], ones(new, 2) if array.ndim == 2 else np.zeros(new))
+
+
+def test_a_table_of_an_unknown_vocabulary_is_not_cut_to_another_ones_size():
+    weights = THEIRS | {WORD: np.zeros((30_522, 24), np.float32)}
+    fitted, notes = fit_vocabulary(weights, None, TOKENS[:4096], ones)
+    assert notes == []
+    refused(fitted, "the vocabulary (data.vocab) is 30522 there, 4096 in this model")
+
+
+def test_a_lightning_checkpoint(tmp_path):
+    flat, storages = torch_bytes({f"model.{name}": array for name, array in THEIRS.items()})
+    settings = "cpytorch_lightning.utilities.parsing\nAttributeDict\n)R(Vlr\nF1.0\nu"
+    scalar = "cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(Vf8\nI00\nI01\ntRc_codecs\nencode\n(Vx\nVlatin1\ntRtR"
+    content = f"(Vepoch\nI3\nVhyper_parameters\n{settings}Vbest\n{scalar}Vstate_dict\n".encode() + flat[:-1] + b"d."
+    path = zip_file(tmp_path / "last.ckpt", content, storages)
+    assert_same(to_params(load_weights(path).weights, SHAPES)[0], PARAMS)
+
+
 def test_unexpected_tensors_are_named():
     refused(THEIRS | {"classifier.weight": np.zeros((2, 24), np.float32)}, "classifier.weight belongs to no parameter")
     refused(THEIRS | {"bert.encoder.relative_bias": np.zeros(3, np.float32)}, "bert.encoder.relative_bias")
@@ -211,7 +304,9 @@ def test_files_that_are_refused(tmp_path):
     fails("unpack it first")
     ran = tmp_path / "ran"
     zip_file(tmp_path / "x", pickle.dumps({"model": Runs(shutil.copy, __file__, str(ran))}))
-    fails("refused, nothing of it was run")
+    fails(
+        r"refused, nothing of it was run: .* if you trust the file, .*torch.load\(\"x\", \"cpu\", weights_only=False\)"
+    )
     assert not ran.exists()
     zip_file(tmp_path / "x", pickle.dumps({"model": {"a": 1, "b": "text"}}))
     fails("a, b are no tensors")

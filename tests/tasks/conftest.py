@@ -30,4 +30,4 @@ def workdir(store, tmp_path_factory):
 @pytest.fixture(scope="session")
 def filler(workdir):
     """The model at the newest checkpoint."""
-    return SpanFiller.from_run(workdir, None)
+    return SpanFiller.restored(workdir, None)

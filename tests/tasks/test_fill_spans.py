@@ -1,12 +1,17 @@
 """Guesses are the model's own distributions."""
 
+import sys
+
 import numpy as np
 import pytest
 
+from spanbert_jax.commands import fill_spans as fill_spans_command
 from spanbert_jax.errors import InputError
 from spanbert_jax.model.layout import ONE_DEVICE
 from spanbert_jax.objectives import MLM, NSP, SBO, pretraining
 from spanbert_jax.tasks.fill_spans import SpanFiller
+from spanbert_jax.tasks.held_out import held_out_texts
+from spanbert_jax.training.export import export_model
 from tests.small import TOKENIZER
 
 MAX_TARGETS = 15  # masking.max_targets
@@ -157,3 +162,21 @@ def test_a_text_as_long_as_a_row_fits(filler):
 def test_numbers_out_of_range_are_refused(filler, options):
     with pytest.raises(InputError, match=next(iter(options))):
         fill(filler, "a [MASK] here", **options)
+
+
+def test_an_export_is_filled_as_its_run_is_and_without_sbo_by_mlm(filler, workdir, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "hf"
+    export_model(workdir, folder, "huggingface", None)
+    text = "Four score and [[seven years]] ago our [MASK:2] brought forth"
+    [exported], [expected] = fill(SpanFiller.restored(folder, None), text), fill(filler, text)
+    for span, reference in zip(exported.spans, expected.spans, strict=True):
+        for head in ("mlm", "sbo", "both"):
+            np.testing.assert_array_equal(getattr(span, head).ids, getattr(reference, head).ids)
+    (folder / "sbo_head.safetensors").unlink()
+    monkeypatch.setattr(sys, "argv", ["fill_spans.py", f"--workdir={folder}", f"--text={text}"])
+    assert fill_spans_command.main() == 0
+    printed = capsys.readouterr().out
+    assert f"{folder}: it has no head of: span boundary objective" in printed
+    assert "the model has no SBO head" in printed
+    with pytest.raises(InputError, match="is not the folder of a run, so it has no held-out text"):
+        held_out_texts(filler.config, TOKENIZER, folder, 1)

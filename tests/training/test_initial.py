@@ -1,18 +1,23 @@
 """Runs that start from given weights, and the way there and back through an export."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
 
+from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.huggingface import export_huggingface
 from spanbert_jax.interop.weights import fingerprint, load_weights, to_params
-from spanbert_jax.training.export import export_run
-from spanbert_jax.training.initial import read_initial, shapes_of, with_params
+from spanbert_jax.training.export import export_model
+from spanbert_jax.training.initial import initial_of_run, read_initial, shapes_of, with_params
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
-from spanbert_jax.training.workdir import read_config, restore_run
+from spanbert_jax.training.workdir import check_workdir, read_config, restore_run
 from tests.interop.models import assert_same, random_params
 from tests.small import TOKENIZER, small_config, small_program
 
@@ -57,6 +62,52 @@ def test_given_parameters_replace_random_ones_on_any_mesh(folder):
     )
 
 
+def changed_folder(folder, target, tokens=None, rows=None, extra=None, **settings):
+    """A copy of a Hugging Face folder with other tokens, rows of its table, tensors or tokenizer settings."""
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+        weights[name] = np.concatenate([weights[name]] * 2)[: rows or len(weights[name])]
+    save_file(weights | (extra or {}), target / "model.safetensors")
+    if tokens:
+        Tokenizer(tokens, TOKENIZER.rules, "").save(target)
+    if settings:
+        (target / "tokenizer_config.json").write_text(json.dumps(settings))
+    return small_config(init__path=str(target))
+
+
+def test_padded_and_added_rows_and_heads_of_other_tasks(folder, tmp_path):
+    extra = {"classifier.weight": np.ones((2, 32), np.float32)}
+    padded = read_initial(changed_folder(folder, tmp_path / "a", rows=4096 + 64, extra=extra), TOKENIZER)
+    assert "of the 4,160 rows of its vocabulary table, 64 behind the first 4,096 are left out" in padded.summary()
+    assert "parts of other tasks, left out: classifier" in padded.summary()
+    start = {path: array for path, array in PARAMS.items() if not path.startswith("sbo/")}
+    assert_same(padded.params, start)
+    longer = Tokenizer([*TOKENIZER.tokens, "covid"], TOKENIZER.rules, "")
+    config = small_config(init__path=str(folder))
+    extended, again = read_initial(config, longer), read_initial(config, longer)
+    assert "tokens that it lacks, which start from scratch: 1" in extended.summary()
+    table = extended.params["encoder/embeddings/word"]
+    np.testing.assert_array_equal(table[:-1], start["encoder/embeddings/word"])
+    assert 0 < np.abs(table[-1]).max() < 0.2 and again.fingerprint == extended.fingerprint
+    added = changed_folder(folder, tmp_path / "b", tokens=longer.tokens, rows=4097)
+    assert_same(read_initial(added, TOKENIZER).params, start)
+    assert read_initial(added, longer).notes == []
+
+
+def test_text_is_divided_as_the_initial_model_saw_it(folder, tmp_path):
+    uncased = changed_folder(folder, tmp_path / "a", do_lower_case=True)
+    with pytest.raises(
+        InputError, match=r"its tokenizer_config.json says that text is uncased, and .* is cased: give --"
+    ):
+        read_initial(uncased, TOKENIZER)
+    uncased.data.lowercase = "no"  # on purpose
+    assert read_initial(uncased, TOKENIZER).missing == ["sbo"]
+    other = Tokenizer([*TOKENIZER.tokens[:-1], "covid"], TOKENIZER.rules, "")
+    with pytest.raises(InputError, match="its vocabulary is not that of data.vocab"):
+        read_initial(small_config(init__path=str(folder)), other)
+
+
 def test_a_run_starts_there_and_its_config_says_so(run, folder):
     config, _, _, _, params = restore_run(run)
     moved = flatten_dict(jax.device_get(params), sep="/")
@@ -74,12 +125,31 @@ def test_the_same_command_resumes_and_other_weights_are_refused(run, store, fold
     assert "done before: 3 steps" in capfd.readouterr().out
     export_huggingface(tmp_path / "other", random_params(SHAPES, seed=1), CONFIG, TOKENIZER, "")
     before = (run / "config.json").read_text()
-    for init in (tmp_path / "other", ""):
-        with pytest.raises(InputError, match="init.fingerprint"):
-            pretrain(config_on(store, init), run)
+    with pytest.raises(InputError, match="init.fingerprint"):
+        pretrain(config_on(store, tmp_path / "other"), run)
     assert (run / "config.json").read_text() == before
-    # Weights that are no longer there are not needed to resume: what they were is.
-    assert pretrain(config_on(store, "", init__fingerprint=read_config(run).init.fingerprint), run) == 0
+    # Weights that are no longer there are not needed to resume.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spanbert_jax.training.initial.read_initial", None)
+        assert pretrain(config_on(store, ""), run) == 0
+    assert (run / "config.json").read_text() == before
+
+
+def test_a_run_with_a_checkpoint_reads_no_initial_weights(run, store, folder, tmp_path, monkeypatch):
+    recorded = read_config(run).init
+    moved = tmp_path / "moved"
+    moved.symlink_to(folder)
+    initial, config = initial_of_run(config_on(store, moved), TOKENIZER, run)
+    assert config.init.path == str(moved) and initial.fingerprint == config.init.fingerprint == recorded.fingerprint
+    monkeypatch.setattr("spanbert_jax.training.initial.read_initial", None)  # as if the source were gone
+    for path in (folder, ""):
+        initial, config = initial_of_run(config_on(store, path), TOKENIZER, run)
+        assert initial is None and config.init == recorded
+    _, config = initial_of_run(config_on(store, folder, init__fingerprint="other"), TOKENIZER, run)
+    with pytest.raises(InputError, match="init.fingerprint: .* in the run, 'other' now"):
+        check_workdir(run, config)
+    with pytest.raises(TypeError):  # without a checkpoint it is read
+        initial_of_run(config_on(store, folder), TOKENIZER, tmp_path)
 
 
 def test_a_fingerprint_without_weights_starts_nothing(store, tmp_path):
@@ -90,7 +160,7 @@ def test_a_fingerprint_without_weights_starts_nothing(store, tmp_path):
 
 @pytest.mark.parametrize("format", ["huggingface", "original"])
 def test_a_run_goes_out_and_comes_back_bit_for_bit(run, format, tmp_path):
-    assert export_run(run, tmp_path / "out", format, None) == (3, [])
+    assert export_model(run, tmp_path / "out", format, None) == (f"step 3 of {run}", [])
     weights, _, _ = load_weights(tmp_path / "out")
     params, missing = to_params(weights, SHAPES)
     assert not missing
@@ -111,7 +181,7 @@ def test_exports_that_are_refused(run, tmp_path):
         (tmp_path / "none", tmp_path / "out", "original", None): "has no config.json",
     }.items():
         with pytest.raises(InputError, match=words):
-            export_run(*arguments)
+            export_model(*arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

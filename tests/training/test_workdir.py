@@ -4,9 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from spanbert_jax.data.tokenizer_files import WordRules
 from spanbert_jax.errors import InputError
 from spanbert_jax.objectives import MLM, SBO
 from spanbert_jax.objectives.pretraining import init_params
+from spanbert_jax.training.initial import tokenizer_of_run
 from spanbert_jax.training.pretrain import pretrain
 from spanbert_jax.training.workdir import (
     check_workdir,
@@ -121,6 +124,24 @@ def test_restoring_does_not_disturb_a_run_that_is_saving(workdir):
     assert sorted(workdir.rglob("*")) == before
     (saving / "half").unlink()
     saving.rmdir()
+
+
+def test_the_tokenizer_of_a_run_is_the_one_that_it_began_with(workdir, tmp_path):
+    gone = small_config(data__vocab=str(tmp_path / "gone.txt"))
+    assert tokenizer_of_run(gone, workdir).fingerprint == TOKENIZER.fingerprint
+    with pytest.raises(InputError, match=r"gone\.txt"):
+        tokenizer_of_run(gone, tmp_path)
+    # Rules that would be decided in another way now: nothing but the run says that its text is cased.
+    lower = [
+        token for token in TOKENIZER.tokens if token in SPECIAL_TOKENS or (token.isascii() and token == token.lower())
+    ]
+    Tokenizer(lower, False, "").save(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step_3").mkdir(parents=True)
+    (tmp_path / "tokens.txt").write_bytes((tmp_path / "run" / "vocab.txt").read_bytes())
+    config = small_config(data__vocab=str(tmp_path / "tokens.txt"))
+    assert tokenizer_of_run(config, tmp_path).rules == WordRules(True)
+    assert tokenizer_of_run(config, tmp_path / "run").rules == WordRules(False)
+    assert tokenizer_of_run(small_config(data__vocab="cased"), tmp_path / "run").vocab_size == 28_996
 
 
 def test_a_folder_without_a_run_or_with_another_vocabulary_is_refused(workdir, tmp_path):

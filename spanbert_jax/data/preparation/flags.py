@@ -14,6 +14,7 @@ DEFAULTS: dict[str, Any] = dict(
     field="text",
     split="train",
     data_dir="",
+    strip_accents="auto",
     train_vocab=0,
     sentences="none",
     unicode="none",
@@ -35,11 +36,13 @@ def add_flags(parser: argparse.ArgumentParser, config) -> None:
 
     Args:
       parser: the parser to add flags to.
-      config: a run's config, whose seq_len and data.vocab, lowercase and valid_fraction are defaults here.
+      config: a run's config, whose seq_len and data.vocab, lowercase, strip_accents and valid_fraction are defaults
+        here.
     """
     defaults = DEFAULTS | dict(
         vocab=config.data.vocab,
         lowercase=config.data.lowercase,
+        strip_accents=config.data.strip_accents,
         valid_fraction=config.data.valid_fraction,
         seq_len=config.seq_len,
     )
@@ -72,7 +75,7 @@ def read_flags(flags: argparse.Namespace) -> tuple[Settings, ExecutionOptions]:
 def pretrain_advice(settings: Settings, store: str, config) -> str:
     """Returns a message with the flags that pretrain on the store; `config` is a run's default config."""
     flags = f"--config.data.store={store}"
-    default_vocab = (settings.vocab, settings.lowercase) == (config.data.vocab, config.data.lowercase)
-    if settings.train_vocab or not default_vocab:
+    defaults = all(getattr(settings, name) == config.data[name] for name in ("vocab", "lowercase", "strip_accents"))
+    if settings.train_vocab or not defaults:
         flags += " --config.data.vocab=store"
     return f"pretrain on it with {flags}"

@@ -49,7 +49,7 @@ def store_differences(settings: Settings, store: Store, strict: bool) -> list[st
     if strict:
         differences += skipped_lines({kind: entry for kind, entry in skipped.items() if kind != HARMLESS})
     if not settings.train_vocab:
-        tokenizer = load_tokenizer(settings.vocab, settings.lowercase)
+        tokenizer = load_tokenizer(settings.vocab, settings.lowercase, settings.strip_accents)
         if tokenizer.fingerprint != store.tokenizer_fingerprint:
             differences.append(f"the vocabulary {settings.vocab} has changed")
     tagger = make_tagger(settings, store.tokenizer())

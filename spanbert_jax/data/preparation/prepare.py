@@ -27,6 +27,7 @@ from spanbert_jax.data.sources.problems import HARMLESS, Problem, Skipped
 from spanbert_jax.data.store import FORMAT, SPLITS, Store, open_store, write_index
 from spanbert_jax.data.tagging import Tagger
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
+from spanbert_jax.data.tokenizer_files import WordRules, read_tokens
 from spanbert_jax.errors import InputError
 
 # Problems before the first document at which a source is refused: some seconds of reading.
@@ -59,7 +60,9 @@ def prepare(settings: Settings, output: str | Path, execution: ExecutionOptions,
     make_cleaner(settings)  # raises what a worker would raise later
     units = source_units(settings)
     check_beginning(settings.input, units, execution.strict)
-    tokenizer = None if settings.train_vocab else load_tokenizer(settings.vocab, settings.lowercase)
+    tokenizer = (
+        None if settings.train_vocab else load_tokenizer(settings.vocab, settings.lowercase, settings.strip_accents)
+    )
     tagger = make_tagger(settings, tokenizer)
     with work_folder(Path(output), make_plan(settings, units, tokenizer, tagger)) as work:
         if work:
@@ -121,8 +124,8 @@ def make_tagger(settings: Settings, tokenizer: Tokenizer | None) -> Tagger | Non
     """Returns the tagger of the kinds in `settings`, None if there are none. Raises InputError as `Tagger` does."""
     if not settings.tags:
         return None
-    lowercase = tokenizer.lowercase if tokenizer else settings.lowercase == "yes"
-    return Tagger(settings.tags, settings.spacy_model, settings.ngrams, lowercase)
+    rules = tokenizer.rules if tokenizer else rules_to_train(settings)
+    return Tagger(settings.tags, settings.spacy_model, settings.ngrams, rules)
 
 
 def make_plan(settings: Settings, units: Sequence[Unit], tokenizer: Tokenizer | None, tagger: Tagger | None) -> dict:
@@ -178,12 +181,18 @@ def concatenated(path: Path, files: list[Path], dtype: np.dtype, columns: int) -
 def train_tokenizer(job: CleaningJob, tasks: list[Task], watch: Watch) -> Tokenizer:
     """Returns the tokenizer of a vocabulary trained on the training text, now or before the preparation was killed."""
     path = job.work.path / "vocab.txt"
-    lowercase = job.settings.lowercase == "yes"
+    rules = rules_to_train(job.settings)
     if not path.exists():
-        tokens = vocabulary.train(vocabulary_text(job, tasks, watch), job.settings.train_vocab, lowercase)
+        tokens = vocabulary.train(vocabulary_text(job, tasks, watch), job.settings.train_vocab, rules)
         with writing(path):
             job.work.write(path, "".join(token + "\n" for token in tokens).encode("utf-8"))
-    return load_tokenizer(str(path), "yes" if lowercase else "no")
+    return Tokenizer(read_tokens(str(path)), rules, "trained on the text")
+
+
+def rules_to_train(settings: Settings) -> WordRules:
+    """Returns the rules for words of a vocabulary that is trained: cased, unless the settings say otherwise."""
+    strip_accents = {"auto": None, "yes": True, "no": False}[settings.strip_accents]
+    return WordRules(settings.lowercase == "yes", strip_accents)
 
 
 def vocabulary_text(job: CleaningJob, tasks: list[Task], watch: Watch) -> Iterator[str]:

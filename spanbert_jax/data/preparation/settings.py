@@ -4,12 +4,12 @@ import dataclasses
 import os
 
 from spanbert_jax.data.sources.formats import format_names
+from spanbert_jax.data.tokenizer import CHOICES
 from spanbert_jax.errors import InputError
 
 DOCUMENTS = ("blank", "line", "file")
 UNICODE = ("none", "NFC", "NFKC")
 DEDUP = ("none", "exact", "near")
-LOWERCASE = ("auto", "yes", "no")
 PARALLEL_FROM_BYTES = 8 << 20  # a smaller source is read sooner by one process than by several that must be started
 
 
@@ -40,7 +40,10 @@ class Settings:
     split: str = _described("TFDS split to read, as in 'train' or 'train[:10%%]'")
     data_dir: str = _described("folder in which the TFDS data set was prepared; '': TFDS's default")
     vocab: str = _described("cased, uncased or tiny (embedded), or a path of a vocab.txt or tokenizer.json")
-    lowercase: str = _described("auto, yes or no; auto: as the vocabulary was made")
+    lowercase: str = _described("auto, yes or no; auto: as the vocabulary was made (see data.lowercase)")
+    strip_accents: str = _described(
+        "remove accents (in many scripts, vowel signs): auto, yes or no; auto: as lowercase"
+    )
     train_vocab: int = _described(
         "size of a WordPiece vocabulary to train on the cleaned training text and use instead of --vocab; 0: none"
     )
@@ -70,7 +73,7 @@ class Settings:
         choices = {"format": format_names(), "documents": DOCUMENTS, "unicode": UNICODE, "dedup": DEDUP}
         problems = [
             f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}"
-            for name, allowed in (choices | {"lowercase": LOWERCASE}).items()
+            for name, allowed in (choices | {"lowercase": CHOICES, "strip_accents": CHOICES}).items()
             if getattr(self, name) not in allowed
         ]
         if not 0 <= self.valid_fraction < 1:
@@ -87,7 +90,7 @@ class Settings:
 
 
 def plain_settings(
-    input: str, format: str, vocab: str, lowercase: str, valid_fraction: float, seq_len: int
+    input: str, format: str, vocab: str, lowercase: str, strip_accents: str, valid_fraction: float, seq_len: int
 ) -> Settings:
     """Returns settings that take a source as it is: each line is a sentence; nothing is changed, dropped or tagged."""
     return Settings(
@@ -99,6 +102,7 @@ def plain_settings(
         data_dir="",
         vocab=vocab,
         lowercase=lowercase,
+        strip_accents=strip_accents,
         train_vocab=0,
         valid_fraction=valid_fraction,
         sentences="none",

@@ -14,6 +14,7 @@ PLAIN = dict(
     data_dir="",
     vocab="tiny",
     lowercase="auto",
+    strip_accents="auto",
     train_vocab=0,
     valid_fraction=0.2,
     sentences="none",

@@ -111,9 +111,21 @@ def test_formats_and_report(name, text, folder, capfd):
     (folder / name).write_text(text)
     assert run(f"--input={name}", "--output=out") == 0
     printed = capfd.readouterr().out
+    assert printed.startswith("vocabulary tiny: 4,096 tokens, cased (as its name says)\n") and "warning" not in printed
     assert "vocabulary of 4,096 tokens; 4 documents read, dropped: none" in printed
     assert "--config.data.store=out --config.data.vocab=store" in printed
     assert open_store(folder / "out").split("train").num_documents == 4
+
+
+def test_text_of_another_script_is_warned_of(folder, capfd):
+    (folder / "text.txt").write_text("Эти слова не из словаря\n", encoding="utf-8")
+    assert run("--input=text.txt", "--output=out", "--lowercase=yes", "--strip_accents=no") == 0
+    printed = capfd.readouterr().out
+    assert (
+        "vocabulary tiny: 4,096 tokens, uncased, accents kept (as required, although its name says otherwise)"
+        in printed
+    )
+    assert "warning: 100.0% of the tokens of out are [UNK]" in printed
 
 
 def test_advice_names_flags(folder, capfd):
