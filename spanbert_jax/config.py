@@ -4,10 +4,12 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import inspect
 import json
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,30 +62,49 @@ def _from_run(path: Path) -> ConfigDict:
 
 def _from_python(source: str, variant: str) -> ConfigDict:
     """Returns get_config(variant) of a file, or of a module of spanbert_jax.configs."""
-    if source.isidentifier():
-        if importlib.util.find_spec(f"spanbert_jax.configs.{source}") is None:
-            raise InputError(f"config {source!r} does not exist: give a name such as spanbert:base, or a file")
-        module = importlib.import_module(f"spanbert_jax.configs.{source}")
-    else:
-        if not Path(source).is_file():
-            raise InputError(f"config file {source!r} does not exist")
-        module_spec = importlib.util.spec_from_file_location("spanbert_config", source)
-        if module_spec is None or module_spec.loader is None:
-            raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
-        module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
+    embedded = source.isidentifier()
+    if embedded and importlib.util.find_spec(f"spanbert_jax.configs.{source}") is None:
+        raise InputError(f"config {source!r} does not exist: give a name such as spanbert:base, or a file")
+    if not embedded and not Path(source).is_file():
+        raise InputError(f"config file {source!r} does not exist")
     try:
-        config = module.get_config(variant)
+        module = importlib.import_module(f"spanbert_jax.configs.{source}") if embedded else _executed(source)
+        if not hasattr(module, "get_config"):
+            raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
+        variants = bool(inspect.signature(module.get_config).parameters)
+        if variant and not variants:
+            raise InputError(
+                f"config file {source!r} has no variants, as get_config() takes none: leave out :{variant}"
+            )
+        config = module.get_config(variant) if variants else module.get_config()
+    except InputError:
+        raise
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"config {source}: {error}") from error
     except Exception as error:  # whatever a file of the user's does wrong: a value of another type, an unknown name
-        line = traceback.extract_tb(error.__traceback__)[1].lineno
-        raise InputError(f"config file {source!r}, line {line}: {type(error).__name__}: {error}") from error
+        raise InputError(f"config file {source!r}{_line(error, source)}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"config file {source!r}: get_config must return a ConfigDict, not {type(config).__name__}")
     return config
+
+
+def _executed(source: str) -> ModuleType:
+    """Returns the module of a Python file. Raises InputError for a file of another kind."""
+    module_spec = importlib.util.spec_from_file_location("spanbert_config", source)
+    if module_spec is None or module_spec.loader is None:
+        raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+def _line(error: Exception, source: str) -> str:
+    """Returns ", line N" of a file where an exception arose, or "" if it was not raised there."""
+    path = Path(source).absolute()
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).absolute() == path]
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).absolute() == path:
+        lines = [error.lineno]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def type_problems(config: ConfigDict) -> list[str]:

@@ -118,9 +118,10 @@ def device_of(device: jax.Device) -> Device | None:
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Returns the FLOP/s of one device: the table's, measured for a CPU (half a second), None for other devices."""
-    if device.platform == "cpu":
-        return measured_matmul_flops() / jax.local_device_count()
+    """Returns the published FLOP/s of one device; None for CPUs and others that the table does not have.
+
+    A measured figure would not do: what other processes use meanwhile is missing in it.
+    """
     entry = device_of(device)
     return entry.peak_flops if entry else None
 

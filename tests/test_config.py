@@ -258,12 +258,34 @@ def test_a_config_file_is_checked_against_the_knobs(tmp_path):
     )
     path.write_text(f"{start}    config.model.width = 64\n    return config\n")
     assert load_config(str(path)).model.width == 64
-    for body, said in (
-        ("return None", "must return a ConfigDict, not NoneType"),
-        ("raise ValueError('no such variant')", "no such variant"),
-    ):
-        path.write_text(f"def get_config(variant):\n    {body}\n")
-        assert said in refusal(str(path))[0]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("def get_config(variant):\n    return None\n", "must return a ConfigDict, not NoneType"),
+        ("def get_config(variant):\n    raise ValueError('no such variant')\n", "mine.py: no such variant"),
+        ("def get_config(variant):\n    helper()\n\ndef helper():\n    unknown()\n", "mine.py', line 5: NameError: "),
+        ("def get_config(a, b):\n    pass\n", "mine.py': TypeError: get_config() missing 1 required"),
+        ("import absent_module\n", "mine.py', line 1: ModuleNotFoundError: "),
+        ("def get_config(variant):\n    return (\n", "mine.py', line 2: SyntaxError: '(' was never closed"),
+        ("from spanbert_jax.configs import spanbert\nspanbert.get_config('huge')\n", "mine.py: "),
+    ],
+)
+def test_whatever_a_config_file_does_wrong_is_one_line_that_names_it(tmp_path, text, said):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    [problem] = refusal(str(path))
+    assert said in problem
+
+
+def test_a_config_file_without_variants_takes_no_argument(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from spanbert_jax.configs import spanbert\ndef get_config():\n    return spanbert.get_config('tiny')\n"
+    )
+    assert load_config(str(path)) == load_config(TINY)
+    assert "has no variants" in refusal(f"{path}:tiny")[0]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_cpu_devices_share_the_machine(monkeypatch):
     whole, share = cpu_device(1), cpu_device(4)
     assert (share.peak_flops, share.memory_bandwidth, share.link_bandwidth) == (2e9, 1e9, 1e9)
     assert share.memory_bytes == whole.memory_bytes // 4 > 0
-    assert peak_flops(jax.devices()[0]) == 8e9 / jax.local_device_count()
+    assert peak_flops(jax.devices()[0]) is None  # measured, not published: MFU would depend on what else runs
 
 
 def test_measured_figures_of_this_machine():
