@@ -339,8 +339,10 @@ def test_a_checkpoint_of_another_run(workdir, refused):
 
 
 def test_a_checkpoint_of_another_text(workdir, refused):
-    headline, line = refused("pretrain", *flags(data__store="store_of_half"), "--workdir=run")
-    assert "checkpoint of step 2" in headline and line.startswith("  data.store: 'text ")
+    half = flags(data__store="store_of_half", data__source="half.txt")
+    headline, *lines = refused("pretrain", *half, "--workdir=run", "--allow=data.source")
+    assert "checkpoint of step 2" in headline and "--allow=data.store" in headline
+    assert [line.split(":")[0] for line in lines] == ["  data.store"]
 
 
 def test_a_checkpoint_of_a_different_model(workdir, refused):

@@ -15,7 +15,6 @@ from spanbert_jax.data.masking import mask_slots
 from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
 from spanbert_jax.data.order import Order
 from spanbert_jax.data.pipeline import Batch, make_batches, make_eval_batches
-from spanbert_jax.data.preparation.flags import DEFAULTS
 from spanbert_jax.data.preparation.made_before import source_change
 from spanbert_jax.data.preparation.prepare import prepare
 from spanbert_jax.data.preparation.report import read_report
@@ -151,7 +150,7 @@ def check_made_from(stores: list[Store], settings: Settings, own: bool, resuming
             before |= {name: getattr(settings, name) for name in ("vocab", "lowercase", "strip_accents", "seq_len")}
             if not own:
                 problems += misleading_keys(before, settings, store.where)
-            elif differences := setting_differences(DEFAULTS | before, settings.to_json()):
+            elif differences := setting_differences(settings.to_json() | before, settings.to_json()):
                 problems.append(f"store {store.where} was made of other text: {'; '.join(differences)}")
             elif not resuming and (change := source_change(settings, store)):
                 problems.append(f"store {store.where}: {change}")

@@ -166,8 +166,19 @@ def plan_differences(begun: dict, plan: dict) -> list[str]:
 
 
 def setting_differences(before: dict, now: dict) -> list[str]:
-    """Returns a description of each difference between two settings, in JSON types."""
-    return [f"{key} was {before.get(key)!r}, now {value!r}" for key, value in now.items() if before.get(key) != value]
+    """Returns a description of each difference between two settings, in JSON types, that has an effect."""
+    idle = _without_effect(before) & _without_effect(now)
+    return [
+        f"{key} was {before.get(key)!r}, now {value!r}"
+        for key, value in now.items()
+        if before.get(key) != value and key not in idle
+    ]
+
+
+def _without_effect(settings: dict) -> set[str]:
+    """Returns the settings of what is not done."""
+    idle = set() if settings.get("dedup") == "near" else {"near_threshold"}
+    return idle if {"entities", "phrases"} & set(settings.get("tags", ())) else idle | {"spacy_model"}
 
 
 def remove_if_nothing_finished(path: Path) -> None:
