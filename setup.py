@@ -32,9 +32,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["spanbert_jax*"]), "spanbert_jax.configs"],
+    packages=[*find_packages(include=["spanbert_jax*"]), "spanbert_jax.configs", "spanbert_jax.configs.tasks"],
     # Stays at the top of the repository, and is ours alone when installed
-    package_dir={"spanbert_jax.configs": "configs"},
+    package_dir={"spanbert_jax.configs": "configs", "spanbert_jax.configs.tasks": "configs/tasks"},
     package_data={"spanbert_jax.data": ["assets/**/*"]},
     install_requires=[
         "jax>=0.9,<0.12",

@@ -171,6 +171,14 @@ KNOBS: Sections = {
         "groups": Knob(
             (), '"REGEX rate=0.1 decay=0": factors for parameters whose path matches; the first match counts', item=str
         ),
+        "layer_decay": Knob(
+            1.0,
+            "rate of each encoder layer, as a factor of the next one's; of the embeddings, of the first's",
+            positive,
+        ),
+        "frozen_layers": Knob(
+            0, "encoder layers, from the first, that keep their parameters, as do the embeddings then", at_least(0)
+        ),
         "clip_norm": Knob(1.0, "largest global gradient norm; 0: no clipping", at_least(0)),
         "state_dtype": Knob(
             "float32",

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import json
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from spanbert_jax import knobs
 from spanbert_jax.configs import base
+from spanbert_jax.configs.tasks import base as tasks
 from spanbert_jax.errors import InputError
 
 VERSION = 2  # of config.json; a file without a version is of version 1, which release 0.1 wrote
@@ -27,7 +28,12 @@ SKIP_ATTENTION_DROPOUT = "model.skip_attention_dropout"
 
 def known_knobs() -> dict[str, knobs.Knob]:
     """Returns every knob by its key, "section.name"."""
-    return knobs.flat(base.KNOBS)
+    return knobs.flat(base.KNOBS | tasks.KNOBS)
+
+
+def sections_of(config: Mapping) -> knobs.Sections:
+    """Returns the sections that a config must have: those of every config, and those of tasks that it has."""
+    return base.KNOBS | {name: section for name, section in tasks.KNOBS.items() if name in config}
 
 
 def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
@@ -110,8 +116,9 @@ def _line(error: Exception, source: str) -> str:
 def type_problems(config: ConfigDict) -> list[str]:
     """Returns a line for every key of a config that no knob has, that is missing, or whose value has a wrong type."""
     known, values = known_knobs(), dict(flat(config))
+    missing = [key for key in knobs.flat(sections_of(config)) if key not in values]
     problems = [unknown_key(key) for key in values if key not in known]
-    problems += [f"config has no value for {key!r}: start from base.get_config()" for key in known if key not in values]
+    problems += [f"config has no value for {key!r}: start from base.get_config()" for key in missing]
     wrong = [key for key in values if key in known and not known[key].accepts(values[key])]
     return problems + [f"config key {key!r} {known[key].problem(values[key])}" for key in wrong]
 
@@ -127,7 +134,7 @@ def _override(config: ConfigDict, override: str) -> str | None:
     key, equals, text = override.partition("=")
     if not equals:
         return f"--config.{override}: give a value, as in --config.{key}=VALUE"
-    knob = known_knobs().get(key)
+    knob = knobs.flat(sections_of(config)).get(key)
     if knob is None:
         return unknown_key(key)
     value = _parse(text, type(knob.default), knob.item)
@@ -201,7 +208,7 @@ def from_json(text: str) -> ConfigDict:
     known = known_knobs()
     if unknown := [key for key in values if key not in known]:
         raise ValueError(f"it has the unknown key {unknown[0]!r}: import the module that declares it first")
-    config = ConfigDict(knobs.defaults(base.KNOBS))
+    config = ConfigDict(knobs.defaults(sections_of(fields)))
     config.update_from_flattened_dict(values)
     return config.lock()
 
@@ -209,7 +216,8 @@ def from_json(text: str) -> ConfigDict:
 def changed(before: ConfigDict, now: ConfigDict) -> dict[str, tuple[Any, Any]]:
     """Returns {key: (value before, value now)} of the knobs that differ, execution knobs left out."""
     old, new, known = dict(flat(before)), dict(flat(now)), known_knobs()
-    return {key: (old[key], new[key]) for key in sorted(old) if old[key] != new[key] and not known[key].execution}
+    keys = sorted(key for key in old.keys() | new.keys() if not known[key].execution)
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
 def tokens_per_step(config: ConfigDict) -> int:

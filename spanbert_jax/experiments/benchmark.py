@@ -126,6 +126,7 @@ def _our_step(config) -> tuple[Callable[[], None], int]:
         state, metrics = program.train_step(state, program.put(batch))
         jax.block_until_ready((state, metrics))
 
+    assert program.flops_per_step is not None
     return step, program.flops_per_step
 
 

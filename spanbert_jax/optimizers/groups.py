@@ -4,9 +4,12 @@ import re
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from spanbert_jax.model.layout import param_path
+
+EMBEDDINGS, LAYERS = "encoder/embeddings/", "encoder/layers/"  # what the paths of these parameters begin with
 
 
 class Group(NamedTuple):
@@ -76,12 +79,37 @@ def weight_decay(optimizer) -> optax.GradientTransformation:
     )
 
 
+def layer_rates(optimizer, layers: int) -> np.ndarray:
+    """Returns the factors of the rates of the embeddings and of each layer, float32 [1 + layers].
+
+    With optimizer.layer_decay d, layer i of n = 1, 2, ... has the factor d^(n + 1 - i), the embeddings d^(n + 1) (as in
+    ELECTRA; Clark et al. 2020). The embeddings and the first `frozen_layers` layers have 0, if there are any.
+    """
+    depth = np.arange(layers + 1)
+    rates = np.float32(optimizer.layer_decay) ** (layers + 1 - depth)
+    return np.where(optimizer.frozen_layers and depth <= optimizer.frozen_layers, 0, rates).astype(np.float32)
+
+
 def group_rates(optimizer) -> tuple[optax.GradientTransformation, ...]:
-    """Returns a transformation that multiplies the updates of each group by its rate factor; none without groups."""
+    """Returns a transformation that multiplies updates by the rates of their group and layer; none if all are 1."""
     groups = [parse_group(text) for text in optimizer.groups]
+    by_layer = optimizer.layer_decay != 1 or optimizer.frozen_layers
+    if not groups and not by_layer:
+        return ()
 
-    def scaled(path, update):
-        return update * group_of(param_path(path), groups).rate
+    def scaled(layers: int, path, update):
+        path = param_path(path)
+        rate = group_of(path, groups).rate
+        if by_layer and path.startswith(EMBEDDINGS):
+            return update * (rate * layer_rates(optimizer, layers)[0])
+        if by_layer and path.startswith(LAYERS):  # stacked on the first axis
+            factors = rate * layer_rates(optimizer, layers)[1:]
+            return update * factors.reshape(-1, *[1] * (update.ndim - 1))
+        return update * rate
 
-    scale = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates))
-    return (scale,) if groups else ()
+    def scale(updates, params):
+        leaves = jax.tree_util.tree_leaves_with_path(updates)
+        layers = next((len(leaf) for path, leaf in leaves if param_path(path).startswith(LAYERS)), 0)
+        return jax.tree_util.tree_map_with_path(lambda path, update: scaled(layers, path, update), updates)
+
+    return (optax.stateless(scale),)

@@ -46,6 +46,7 @@ class Plan:
     def mfu(self) -> float:
         """Model FLOPs utilisation at the bound: the FLOP/s by formula as a share of the peak of the devices."""
         peak = self.devices * self.topology.device.peak_flops
+        assert self.program.flops_per_step is not None
         return self.program.flops_per_step / (self.roofline.bound_seconds * peak)
 
     @property
@@ -65,7 +66,7 @@ def make_plan(config, topology: Topology, vocab_size: int) -> Plan:
     program = pretraining_program(config, mesh, vocab_size)
     began = time.perf_counter()
     try:
-        lowered = program.train_step.lower(program.state, program.batch_shapes(config.batch_size))
+        lowered = program.train_step.lower(program.state, program.batch_shapes(config.batch_size)[0])
     except RuntimeError as error:
         if "cuDNN" not in str(error):
             raise

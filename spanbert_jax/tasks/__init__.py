@@ -1,1 +1,9 @@
-"""Uses of a pretrained model, one file per task."""
+"""Downstream tasks: filling spans with a pretrained model, and the registry of those that are fine-tuned.
+
+A task is one file and one entry; its options are a section of configs/tasks/base.py.
+"""
+
+from spanbert_jax.finetuning.task import Task
+from spanbert_jax.tasks.classification import Classification
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification,)}

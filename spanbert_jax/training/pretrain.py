@@ -133,9 +133,22 @@ def state_from_start(config, program: Program, mixture: Mixture, initial: Initia
 
 
 def check_resumable(
-    checkpoints: Checkpoints, step: int | None, program: Program, record: dict, allowed: Collection[str]
+    checkpoints: Checkpoints,
+    step: int | None,
+    program: Program,
+    record: dict,
+    allowed: Collection[str],
+    corpus: str = "data.store",
 ) -> list[Change]:
     """Checks that the checkpoint of a step belongs to this run; step None: there is no checkpoint.
+
+    Args:
+      checkpoints: of the run.
+      step: of its newest one.
+      program: of the run now.
+      record: that checkpoints will have.
+      allowed: keys that may change.
+      corpus: key that names the text, whose fingerprint is record["store"].
 
     Returns:
       What was changed in the run, earlier and now.
@@ -149,7 +162,7 @@ def check_resumable(
     before, now = config_lib.from_json(saved["config"]), config_lib.from_json(record["config"])
     found = changes(before, now, step)
     if saved["store"] != record["store"]:
-        found.append(Change(step, "data.store", *(f"text {which['store'][:12]}" for which in (saved, record))))
+        found.append(Change(step, corpus, *(f"text {which['store'][:12]}" for which in (saved, record))))
     refuse(found, before, now, allowed, what)
     if saved["vocabulary"] != record["vocabulary"]:
         differing = f"{saved['vocabulary'][:12]} in the run, {record['vocabulary'][:12]} now"

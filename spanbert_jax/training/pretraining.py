@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from spanbert_jax.config import config_problems
 from spanbert_jax.data.batches import Feed, data_problems, slots_of
-from spanbert_jax.errors import InputError
 from spanbert_jax.model.encoder import model_problems
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.layout import Layout
@@ -19,6 +18,7 @@ from spanbert_jax.objectives.mlm import MLM
 from spanbert_jax.optimizers import optimizer_problems
 from spanbert_jax.training import sharding
 from spanbert_jax.training.program import Program, build_program
+from spanbert_jax.training.run import Evaluation
 from spanbert_jax.training.step import Trainable, averages
 
 
@@ -35,29 +35,8 @@ def all_problems(config, device) -> list[str]:
 
 
 def checked_mesh(config, devices, slices: int = 0) -> Mesh:
-    """Returns the mesh of a config over these devices, after every check that needs no corpus.
-
-    Args:
-      config: the whole config.
-      devices: real ones or those of a topology.
-      slices: number of slices of the devices, used if mesh.slices is 0; 0: as the devices report.
-
-    Raises:
-      InputError: lists all problems, one per line.
-    """
-    problems = all_problems(config, devices[0])
-    mesh_config = config.mesh.copy_and_resolve_references()
-    mesh_config.slices = mesh_config.slices or slices
-    mesh = None
-    try:
-        mesh = sharding.make_mesh(mesh_config, devices)
-    except InputError as error:
-        problems += str(error).splitlines()
-    if mesh is not None and config.accumulation >= 1:
-        problems += sharding.mesh_problems(config, mesh.shape)
-    if problems or mesh is None:
-        raise InputError("\n".join(problems))
-    return mesh
+    """Returns the mesh of a config over these devices, after every check that needs no corpus; see sharding.mesh_of."""
+    return sharding.mesh_of(config, devices, all_problems(config, devices[0]), slices)
 
 
 def trainable(config, spec: ModelSpec, layout: Layout) -> Trainable:
@@ -87,7 +66,7 @@ def trainable(config, spec: ModelSpec, layout: Layout) -> Trainable:
         counts=counts,
         loss=loss,
         evaluate=evaluate,
-        batch_shapes=lambda rows: objectives.batch_shapes(config, slots, rows),
+        batch_shapes=lambda rows: (objectives.batch_shapes(config, slots, rows),),
         layouts=objectives.layouts(spec, heads),
         flops=objectives.forward_flops(spec, heads, 1, config.seq_len, slots),
         divisor=(lambda counts: counts[MLM.name]) if config.optimizer.divide_by_targets else None,
@@ -101,7 +80,7 @@ def pretraining_program(config, mesh: Mesh, vocab_size: int) -> Program:
     return build_program(config, mesh, trainable(config, spec, layout))
 
 
-class HeldOutEvaluation:
+class HeldOutEvaluation(Evaluation):
     """Evaluates losses and accuracies on the held-out rows, whose masks are always the same; also per store."""
 
     def __init__(self, config, program: Program, feed: Feed):
@@ -111,10 +90,7 @@ class HeldOutEvaluation:
         self.entropy = unigram_entropy(np.sum(counts, axis=0)) if config.eval.every else 0.0
 
     def __call__(self, params, interrupted: Callable[[], int]) -> dict[str, float] | None:
-        """Returns metrics such as "mlm_loss", "mlm_count", "unigram_entropy", and "STORE/mlm_loss" for several stores.
-
-        Returns None as soon as `interrupted` does not return 0; it is called once per batch in all processes.
-        """
+        """Returns "mlm_loss", "mlm_count", ..., "unigram_entropy", and "STORE/mlm_loss", ... for several stores."""
         part = sharding.rows_here(self.program.mesh, self.rows)
         by_store = {}
         for name in self.feed.names:

@@ -31,19 +31,21 @@ class Program:
     state: Any  # jax.ShapeDtypeStruct of every leaf of the train state, with its sharding
     init: Callable  # (start or None) -> state, created sharded; see Trainable.init
     train_step: Any  # (state, batch) -> (state, metrics); donates the state
-    eval_step: Any  # (params, batch) -> sums and counts
-    flops_per_step: int  # FLOPs of the matrix products of one train step, over all devices
+    eval_step: Any  # (params, batch) -> what the evaluation needs, on every device
+    flops_per_step: int | None  # FLOPs of the matrix products of one train step, over all devices; None: they differ
 
     @property
     def spec(self) -> ModelSpec:
         """The sizes and choices of the model."""
         return self.trainable.spec
 
-    def batch_shapes(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns shapes and layouts of a global batch, so that the steps can be compiled without data."""
+    def batch_shapes(self, rows: int) -> list[dict[str, jax.ShapeDtypeStruct]]:
+        """Returns shapes and layouts of global batches, the largest first, to compile the steps without data."""
         layout = sharding.batch_sharding(self.mesh)
-        shapes = self.trainable.batch_shapes(rows).items()
-        return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout) for name, leaf in shapes}
+        return [
+            {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout) for name, leaf in shapes.items()}
+            for shapes in self.trainable.batch_shapes(rows)
+        ]
 
     def put(self, batch: dict[str, np.ndarray], rows: int | None = None) -> Batch:
         """Returns the global arrays of a batch, without those that the model does not read.
@@ -52,7 +54,7 @@ class Program:
           batch: the rows of this process.
           rows: of the global batch; None: `batch` has all of them.
         """
-        read = self.trainable.batch_shapes(1)
+        read = self.trainable.batch_shapes(1)[0]
         return sharding.put_batch(self.mesh, {name: batch[name] for name in read}, rows)
 
     def compiled(self, config, log: Callable[[str], None]) -> "Program":
@@ -62,12 +64,11 @@ class Program:
           DoesNotFit: a step needs more memory than a device has.
         """
         began = time.perf_counter()
-        batch, eval_batch = (self.batch_shapes(rows) for rows in (config.batch_size, config.eval.batch_size))
-        train_step = _fitting(lambda: self.train_step.lower(self.state, batch).compile())
-        eval_step = self.eval_step
-        if config.eval.every:
-            eval_step = _fitting(lambda: self.eval_step.lower(self.state.params, eval_batch).compile())
-        log(f"compiled in {time.perf_counter() - began:.0f} s")
+        batches, eval_batches = (self.batch_shapes(rows) for rows in (config.batch_size, config.eval.batch_size))
+        train_step = _compiled(self.train_step, self.state, batches)
+        eval_step = _compiled(self.eval_step, self.state.params, eval_batches) if config.eval.every else self.eval_step
+        sizes = f", {len(batches)} sizes of batches" if len(batches) > 1 else ""
+        log(f"compiled in {time.perf_counter() - began:.0f} s{sizes}")
         return dataclasses.replace(self, train_step=train_step, eval_step=eval_step)
 
 
@@ -113,7 +114,7 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
             exactly(train_step), in_shardings=(layout, rows), out_shardings=(layout, everywhere), donate_argnums=0
         ),
         eval_step=jax.jit(exactly(trainable.evaluate), in_shardings=(layout.params, rows), out_shardings=everywhere),
-        flops_per_step=(1 + BACKWARD) * config.batch_size * trainable.flops,
+        flops_per_step=None if trainable.flops is None else (1 + BACKWARD) * config.batch_size * trainable.flops,
     )
 
 
@@ -129,6 +130,22 @@ def keep_compiled(folder: str) -> None:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         compilation_cache.reset_cache()  # it may already be in use with another folder
+
+
+def _compiled(step, state, batches: list[dict[str, jax.ShapeDtypeStruct]]) -> Callable:
+    """Returns a function of (state, batch) that calls the step compiled for batches of these shapes.
+
+    Raises:
+      DoesNotFit: one of them needs more memory than a device has.
+    """
+
+    def shapes_of(batch) -> tuple:
+        return tuple((name, batch[name].shape) for name in sorted(batch))
+
+    steps = {shapes_of(batch): _fitting(lambda batch=batch: step.lower(state, batch).compile()) for batch in batches}
+    if len(steps) == 1:
+        return next(iter(steps.values()))
+    return lambda state, batch: steps[shapes_of(batch)](state, batch)
 
 
 def _fitting(compile_step: Callable):

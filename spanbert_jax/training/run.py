@@ -31,8 +31,24 @@ class Feed(Protocol):
         """Returns lines that describe the training data."""
 
 
-# (params, function to call once per batch, which returns a signal's exit code or 0) -> metrics; None after a signal.
-Evaluation = Callable[[object, Callable[[], int]], dict[str, float] | None]
+class Evaluation:
+    """The evaluation of a state's parameters."""
+
+    title = "held-out text"  # of what it evaluates on
+
+    def __call__(self, params, interrupted: Callable[[], int]) -> dict[str, float] | None:
+        """Returns metrics.
+
+        Returns None as soon as `interrupted` does not return 0; it is called once per batch in all processes.
+        """
+        raise NotImplementedError
+
+    def keep(self, step: int, params, metrics: dict[str, float]) -> None:
+        """Called with the metrics of a step, before they are logged."""
+
+    def over(self, step: int) -> bool:
+        """Returns whether the run ends after this step, although it has more, since they would not help."""
+        return False
 
 
 class Run:
@@ -82,18 +98,20 @@ class Run:
         missing = self.evaluation_missing(start)
         if is_first():
             self.writer = MetricsWriter(self.workdir, start, total)
-        if start < total:
+        more = start < total and not self.evaluation.over(start)
+        if more:
             self.writer.log(self.description(opening))
         with StopSignal(self.program.mesh) as stop:
             code = self.evaluate(state, start, stop) if missing else 0  # an evaluation may have been interrupted
-            if not code and start < total:
+            if not code and more and not self.evaluation.over(start):
                 done, code = self.train_steps(state, start, stop)
             self.checkpoints.close()
         if code:
             self.writer.log(f"stopped by a signal at step {done:,}; the same command resumes")
         else:
-            earlier = "" if start < total or missing else " before"
-            self.writer.log(f"done{earlier}: {done:,} steps in {self.workdir}")
+            earlier = "" if more or missing else " before"
+            early = f" of {total:,}, since the last evaluations were no better" if done < total else ""
+            self.writer.log(f"done{earlier}: {done:,} steps{early} in {self.workdir}")
         self.writer.close()
         return code
 
@@ -123,7 +141,7 @@ class Run:
                 if self.evaluation_due(done) and not code:
                     code = self.evaluate(state, done, stop)
                 self.throughput.restart()
-            if code:
+            if code or self.evaluation.over(done):
                 self.checkpoints.save(done, state, self.record)
                 break
         profile.close()
@@ -185,7 +203,8 @@ class Run:
         if step % self.config.log_every == 0 or step == self.config.total_steps:
             tokens_per_second, steps_per_second = self.throughput.rates()
             metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second}
-            metrics["mfu"] = steps_per_second * self.program.flops_per_step / self.peak if self.peak else None
+            flops = self.program.flops_per_step
+            metrics["mfu"] = steps_per_second * flops / self.peak if self.peak and flops else None
             metrics |= memory_in_use() | self.feed.metrics(step)
             self.writer.write(step, metrics)
             self.writer.show(step, metrics)
@@ -208,10 +227,11 @@ class Run:
         metrics = self.evaluation(state.params, interrupted)
         if metrics is None:
             return code
+        self.evaluation.keep(step, state.params, metrics)
         self.writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         shown = {name: value for name, value in metrics.items() if "/" not in name and not name.endswith("count")}
         values = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in shown.items())
-        self.writer.log(f"step {step:,} held-out text: {values}")
+        self.writer.log(f"step {step:,} {self.evaluation.title}: {values}")
         return 0
 
 

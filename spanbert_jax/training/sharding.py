@@ -87,6 +87,32 @@ def make_mesh(mesh_config, devices) -> Mesh:
     return Mesh(np.concatenate(parts), AXES, axis_types=types)
 
 
+def mesh_of(config, devices, problems: list[str], slices: int = 0) -> Mesh:
+    """Returns the mesh of a config over these devices, if neither has problems.
+
+    Args:
+      config: the whole config.
+      devices: real ones or those of a topology.
+      problems: found in the config already.
+      slices: number of slices of the devices, used if mesh.slices is 0; 0: as the devices report.
+
+    Raises:
+      InputError: lists all problems, one per line.
+    """
+    mesh_config = config.mesh.copy_and_resolve_references()
+    mesh_config.slices = mesh_config.slices or slices
+    mesh = None
+    try:
+        mesh = make_mesh(mesh_config, devices)
+    except InputError as error:
+        problems = problems + str(error).splitlines()
+    if mesh is not None and config.accumulation >= 1:
+        problems = problems + mesh_problems(config, mesh.shape)
+    if problems or mesh is None:
+        raise InputError("\n".join(problems))
+    return mesh
+
+
 def slices_of(devices, number: int) -> list[list]:
     """Returns the devices by slice.
 

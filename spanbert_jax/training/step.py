@@ -31,10 +31,11 @@ class Trainable:
     counts: Callable[[Batch], Counts]  # of a whole batch, never 0
     # (params, batch, counts, seeds of dropout [B]) -> loss, sums
     loss: Callable[[Any, Batch, Counts, jax.Array], tuple[jax.Array, Sums]]
-    evaluate: Callable[[Any, Batch], Sums]  # (params, batch) -> sums, with {"count": targets} for each loss
-    batch_shapes: Callable[[int], dict[str, jax.ShapeDtypeStruct]]  # rows -> the arrays that are read of a batch
+    evaluate: Callable[[Any, Batch], Any]  # (params, batch) -> what the evaluation needs of a batch
+    # rows -> the arrays that are read of a batch; of each size that batches may have, the largest first
+    batch_shapes: Callable[[int], tuple[dict[str, jax.ShapeDtypeStruct], ...]]
     layouts: Layouts  # of the parameters, by their whole path
-    flops: int  # of a forward pass over one row
+    flops: int | None  # of a forward pass over one row; None if rows differ in size
     # counts -> what gradients are divided by, before they are clipped; None: nothing
     divisor: Callable[[Counts], jax.Array] | None = None
 

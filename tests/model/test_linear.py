@@ -54,7 +54,7 @@ def test_what_is_computed_anew():
     def flops(remat):
         config = small_config(model__remat=remat, model__layers=4)
         program = small_program(config, 1)
-        compiled = program.train_step.lower(program.state, program.batch_shapes(config.batch_size)).compile()
+        compiled = program.train_step.lower(program.state, program.batch_shapes(config.batch_size)[0]).compile()
         return analyse(compiled.as_text(), dict(program.mesh.shape)).flops, program
 
     (none, program), (dots, _), (full, _) = (flops(remat) for remat in ("none", "dots", "full"))
@@ -77,7 +77,7 @@ def test_float32_products_are_exact_on_every_platform(dtype, changes):
     pair = dict(data__blocks="pair") if "objectives__nsp_weight" in changes else {}
     config = small_config(**{"model__dtype": dtype, "model__attention_dropout": 0.0, "batch_size": 2} | pair | changes)
     program = small_program(config, 1)
-    batch = program.batch_shapes(config.batch_size)
+    [batch] = program.batch_shapes(config.batch_size)
     for lowered in (
         program.train_step.lower(program.state, batch),
         program.eval_step.lower(program.state.params, batch),

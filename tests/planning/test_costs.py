@@ -147,7 +147,7 @@ def test_other_custom_calls_have_no_flops():
 def test_costs_of_the_train_step_match_the_formula(changes):
     config = small_config(**changes, model__width=128, model__mlp_width=256)
     program = small_program(config, 8)
-    batch = program.batch_shapes(config.batch_size)
+    [batch] = program.batch_shapes(config.batch_size)
     text = program.train_step.lower(program.state, batch).compile().as_text()
     start = time.perf_counter()
     costs = analyse(text, dict(program.mesh.shape))

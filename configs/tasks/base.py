@@ -1,0 +1,62 @@
+"""Every knob of fine-tuning beyond those of configs/base.py, and the recipe that the files of this folder start from.
+
+A config has the section "task" and the section of its task. The recipe is that of the paper (Joshi et al., TACL 2020,
+section 4.2 and appendix): Adam, warm-up over a tenth of the steps, linear decay, the best checkpoint by the metric on
+the validation data.
+"""
+
+from ml_collections import ConfigDict
+
+from spanbert_jax.configs import base
+from spanbert_jax.knobs import Execution, Knob, Sections, at_least, defaults, fraction, one_of
+
+KNOBS: Sections = {
+    "task": {
+        "name": Knob("", "an entry of TASKS in spanbert_jax/tasks"),
+        "train": Knob("", "labelled examples to train on: files, separated by commas, or tfds:NAME"),
+        "valid": Knob("", "examples that choose the best checkpoint; empty: the last one is taken"),
+        "test": Execution("", "examples that the best checkpoint is scored on at the end; empty: none"),
+        "epochs": Knob(4, "passes over the training examples; they set total_steps", at_least(1)),
+        "warmup_fraction": Knob(0.1, "of the steps; sets optimizer.warmup_steps", fraction),
+        "evaluations_per_epoch": Knob(1, "evaluations and checkpoints; they set eval.every", at_least(1)),
+        "patience": Knob(0, "evaluations without improvement after which a run ends; 0: never", at_least(0)),
+        "sizes": Knob(4, "sizes of batches, to which shorter examples are padded; each is compiled", at_least(1)),
+        "reinitialised_layers": Knob(0, "last encoder layers that start from scratch", at_least(0)),
+    },
+    "classification": {
+        "format": Knob(
+            "table",
+            "table; glue:NAME, of its folder and split, as in RTE/train; labels: a file of texts for each label",
+        ),
+        "text": Knob(("text",), "columns of the text, or of the two texts, by name or number from 0"),
+        "label": Knob("label", "column of the label"),
+        "regression": Knob(False, "labels are numbers, to be predicted as such"),
+        "pooling": Knob(
+            "cls", "cls: a tanh layer on the state of [CLS]; mean: the mean of all states", one_of("cls", "mean")
+        ),
+        "metric": Knob(
+            "accuracy",
+            "that chooses the best checkpoint",
+            one_of("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mean_correlation"),
+        ),
+        "positive": Knob("1", "label that f1 is of"),
+    },
+}
+
+
+def get_config(task: str = "", **changes) -> ConfigDict:
+    """Returns the recipe for a task, with `changes` of its section."""
+    if not task:
+        raise ValueError("configs/tasks/base.py is no experiment: give a file of a task beside it")
+    config = ConfigDict(defaults(base.KNOBS | {name: KNOBS[name] for name in ("task", task) if name in KNOBS}))
+    config.name = task
+    config.batch_size = 32
+    config.log_every = 20
+    config.task.name = task
+    config.optimizer.update(dict(learning_rate=2e-5, weight_decay=0.01, eps=1e-6))
+    config.model.update(dict(dropout=0.1, attention_dropout=0.1))
+    config.eval.batch_size = 64
+    config.checkpoint.keep_last = 1
+    if task in KNOBS:
+        config[task].update(changes)
+    return config

@@ -1,0 +1,262 @@
+"""A fine-tuning run from start to end. Resuming is the same call as starting."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from spanbert_jax import config as config_lib
+from spanbert_jax.errors import InputError
+from spanbert_jax.finetuning.evaluation import BEST, Predictions, TaskEvaluation, saved_params
+from spanbert_jax.finetuning.feed import TaskFeed, bucket_sizes, fingerprint
+from spanbert_jax.finetuning.start import Start, start_of, started
+from spanbert_jax.finetuning.task import Row, Task, batch_shapes
+from spanbert_jax.folders import replace_file, reporting_full_disk
+from spanbert_jax.model.encoder import model_problems, parameter_layouts
+from spanbert_jax.model.flash import platform_of
+from spanbert_jax.model.layout import ONE_DEVICE, Layout
+from spanbert_jax.model.spec import ModelSpec, model_spec
+from spanbert_jax.optimizers import optimizer_problems
+from spanbert_jax.training import sharding
+from spanbert_jax.training.checkpoint import Checkpoints
+from spanbert_jax.training.pretrain import check_resumable, log, opening
+from spanbert_jax.training.processes import agreed, ending_together, is_first
+from spanbert_jax.training.program import Program, build_program, keep_compiled
+from spanbert_jax.training.resuming import check_allowed
+from spanbert_jax.training.run import Evaluation, Run
+from spanbert_jax.training.step import Trainable
+from spanbert_jax.training.workdir import (
+    check_shared,
+    check_workdir,
+    locked,
+    newest_checkpoint,
+    write_config,
+    write_config_if_absent,
+)
+
+TASK_FILE, RESULTS_FILE = "task.json", "results.json"
+
+
+class Split(NamedTuple):
+    """Examples and their rows."""
+
+    examples: list
+    rows: list[Row]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A task with its data, and the config with the numbers of steps that follow from them."""
+
+    config: ConfigDict
+    task: Task
+    splits: dict[str, Split]  # "train", and "valid" and "test" if the config names them
+    sizes: list[int]  # to which rows are padded
+    feed: TaskFeed
+    notes: list[str]
+
+
+def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] = ()) -> int:
+    """Fine-tunes a model to the end of its epochs in `workdir`, from its newest checkpoint if it has one.
+
+    Each process of a run calls it.
+
+    Args:
+      config: the whole config.
+      workdir: folder of the run.
+      kind: the task.
+      allowed: keys of the config that may differ from those of the run so far.
+
+    Returns:
+      0 at the end; 128 + its number if a signal (processes.SIGNALS) ended the run after saving.
+
+    Raises:
+      InputError: the config, the data or the workdir must be fixed, or the model does not fit the devices. Nothing is
+        written then.
+      Diverged: loss or gradient is not finite.
+    """
+    with ending_together(lambda: newest_checkpoint(workdir)), contextlib.ExitStack() as stack:
+        with agreed(same=f"{config_lib.to_json(config)}{allowed}"):
+            check_allowed(allowed)
+            start = start_of(config, workdir)
+            mesh = sharding.mesh_of(start.config, jax.devices(), all_problems(start.config, kind))
+            prepared = prepare(start, kind)
+            config = prepared.config
+            check_workdir(workdir, config, allowed)
+        keep_compiled(config.compile_cache)
+        with agreed():
+            if is_first():
+                stack.enter_context(locked(workdir))
+                stack.enter_context(reporting_full_disk(workdir, lambda: newest_checkpoint(workdir)))
+                write_config_if_absent(workdir, config)
+        record: dict[str, Any] = {
+            "config": config_lib.to_json(config),
+            "vocabulary": start.tokenizer.fingerprint,
+            "store": fingerprint(prepared.splits["train"].rows),
+        }
+        with agreed():
+            check_shared(workdir)
+            program = task_program(prepared, mesh, start.tokenizer.vocab_size)
+            checkpoints = Checkpoints(
+                workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every
+            )
+            step = checkpoints.latest()
+            made = check_resumable(checkpoints, step, program, record, allowed, "task.train")
+            record["changes"] = [dataclasses.asdict(change) for change in made]
+        for line in prepared.notes:
+            log(line)
+        program = program.compiled(config, log)
+        with agreed():
+            if step is None:
+                state = started(program.init(None), start.params, config.task.reinitialised_layers)
+            else:
+                state = checkpoints.restore(step, program.state)
+            if is_first():
+                write_config(workdir, config, record["changes"])
+                write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
+                start.tokenizer.save(workdir)
+        evaluation = evaluation_of(prepared, program, workdir)
+        run = Run(config, workdir, program, prepared.feed, evaluation, record, checkpoints)
+        told = opening(config, int(state.step), made) if step else start.summary()
+        code = run.train(state, told)
+        if not code:
+            finish(prepared, program, workdir, evaluation)
+        return code
+
+
+def all_problems(config, kind: type[Task]) -> list[str]:
+    """Returns every problem of a config that can be found without data, one line each."""
+    task = config.task
+    problems = [
+        *(config_lib.knob_problems(config)),
+        *model_problems(config, platform_of(jax.devices()[0])),
+        *optimizer_problems(config.optimizer),
+        *kind.problems(config),
+    ]
+    if not task.train:
+        problems.append("task.train names no examples: give --config.task.train=FILES")
+    if config.seq_len > config.model.max_positions:
+        problems.append(f"seq_len {config.seq_len} is longer than the model's {config.model.max_positions} positions")
+    for key in ("reinitialised_layers",):
+        if task[key] > config.model.layers:
+            problems.append(f"task.{key} {task[key]} is more than the {config.model.layers} layers of the model")
+    if task.patience and not task.valid:
+        problems.append("task.patience needs task.valid, on whose metric a run ends early")
+    return list(dict.fromkeys(problems))
+
+
+def prepare(start: Start, kind: type[Task]) -> Prepared:
+    """Returns the task of a config with all its data.
+
+    Raises:
+      InputError: files cannot be read, or have nothing to train on.
+    """
+    config = start.config.copy_and_resolve_references()
+    named = {name: config.task[name] for name in ("train", "valid", "test") if config.task[name]}
+    read = {name: kind.read(config, source) for name, source in named.items()}
+    notes = [note for _, of_split in read.values() for note in of_split]
+    task = kind(config, start.tokenizer, kind.labels_of(config, read["train"][0]))
+    splits = {name: Split(examples, task.features(examples, name == "train")) for name, (examples, _) in read.items()}
+    for name, split in splits.items():
+        if not split.rows:
+            raise InputError(f"task.{name} {named[name]}: there is no example in it")
+    every_size = [task.size(row) for split in splits.values() for row in split.rows]
+    sizes = bucket_sizes(every_size, config.task.sizes, task.multiple)
+    feed = TaskFeed(task, splits["train"].rows, config.batch_size, config.seed, sizes)
+    config.total_steps = config.task.epochs * feed.steps_per_epoch
+    config.optimizer.warmup_steps = int(config.task.warmup_fraction * config.total_steps)
+    every = max(feed.steps_per_epoch // config.task.evaluations_per_epoch, 1)
+    config.checkpoint.every, config.eval.every = every, every if "valid" in splits else 0
+    return Prepared(config.lock(), task, splits, sizes, feed, notes)
+
+
+def task_trainable(prepared: Prepared, spec: ModelSpec, layout: Layout) -> Trainable:
+    """Returns the model and loss of a task."""
+    task, sizes = prepared.task, prepared.sizes
+    model = task.model(spec, layout)
+
+    def init(key, _):
+        alone = task.model(dataclasses.replace(spec, attention="xla"), ONE_DEVICE)  # which accepts any length
+        shapes = batch_shapes(task, 1, sizes[0])
+        return alone.init(key, {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}, None)[
+            "params"
+        ]
+
+    def loss(params, batch, counts, seeds):
+        return task.loss(model.apply({"params": params}, batch, seeds), batch, counts)
+
+    def evaluate(params, batch):
+        return task.predictions(model.apply({"params": params}, batch, None), batch)
+
+    return Trainable(
+        spec=spec,
+        init=init,
+        counts=task.counts,
+        loss=loss,
+        evaluate=evaluate,
+        batch_shapes=lambda rows: tuple(batch_shapes(task, rows, size) for size in reversed(sizes)),
+        layouts=layouts(task, spec),
+        flops=None,
+    )
+
+
+def layouts(task: Task, spec: ModelSpec):
+    """Returns the layouts of all parameters, by regular expressions of their whole path."""
+    return (*parameter_layouts(spec), *((f"{task.name}/({pattern})", axes) for pattern, axes in task.layouts))
+
+
+def task_program(prepared: Prepared, mesh: Mesh, vocab_size: int) -> Program:
+    """Returns the program of a task on a mesh."""
+    platform = platform_of(mesh.devices.flat[0])
+    spec = model_spec(prepared.config, vocab_size, platform)
+    layout = sharding.layout_on(mesh, interpret=platform == "cpu")
+    return build_program(prepared.config, mesh, task_trainable(prepared, spec, layout))
+
+
+def predictions_of(prepared: Prepared, program: Program, split: str) -> Predictions:
+    """Returns the predictions for a split."""
+    examples, rows = prepared.splits[split]
+    return Predictions(prepared.task, program, examples, rows, prepared.sizes, prepared.config.eval.batch_size)
+
+
+def evaluation_of(prepared: Prepared, program: Program, workdir: Path) -> Evaluation:
+    """Returns the evaluation on the validation examples; one that does nothing without them."""
+    config = prepared.config
+    if "valid" not in prepared.splits:
+        return Evaluation()
+    return TaskEvaluation(predictions_of(prepared, program, "valid"), workdir, config.task.patience, config.eval.every)
+
+
+def finish(prepared: Prepared, program: Program, workdir: Path, evaluation: Evaluation) -> None:
+    """Scores the best checkpoint on the test examples, writes results.json, and says what is in it."""
+    folder = workdir / (BEST if isinstance(evaluation, TaskEvaluation) else "checkpoints")
+    checkpoints = Checkpoints(folder, read_only=True)
+    step = checkpoints.latest()
+    assert step is not None
+    results: dict[str, Any] = {"step": step, "metric": prepared.task.metric}
+    if isinstance(evaluation, TaskEvaluation):
+        results["valid"] = checkpoints.record(step)["metrics"]
+        prepared.task.tuned = results["valid"]
+    if "test" in prepared.splits:
+        params = saved_params(checkpoints, step, program.state.params)
+        results["test"] = predictions_of(prepared, program, "test").scores(params)
+    checkpoints.close()
+    if is_first():
+        write_json(workdir / RESULTS_FILE, results)
+    for split in ("valid", "test"):
+        if split in results:
+            shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in results[split].items())
+            log(f"best checkpoint, step {step:,}, {split}: {shown}")
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes an object as JSON, completely or not at all."""
+    with replace_file(path, unique=False) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

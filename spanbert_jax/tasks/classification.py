@@ -1,0 +1,217 @@
+"""Classification and regression of a text or a pair of texts: GLUE, sentiment, any table.
+
+Parameters of the head: pooler/{kernel [D, D], bias [D]} (pooling "cls"), output/{kernel [D, C], bias [C]} for C
+classes, or C = 1 for a number. Source: Devlin et al. 2019, section 4.1.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.errors import InputError
+from spanbert_jax.finetuning.task import Output, Task, encoder_states, single_sequence
+from spanbert_jax.finetuning.task import Row as BatchRow
+from spanbert_jax.labelled.glue import GLUE, read_glue
+from spanbert_jax.labelled.table import Row, read_label_files, read_table
+from spanbert_jax.model.dropout import dropout, fold_in
+from spanbert_jax.model.layout import Layout
+from spanbert_jax.model.linear import Linear
+from spanbert_jax.model.spec import ModelSpec
+from spanbert_jax.objectives.objective import Field, cross_entropy_sum
+from spanbert_jax.scorers import classification as scorers
+
+NAME = "classification"
+
+
+class Classifier(nn.Module):
+    """An encoder with a head for C classes, or for a number (C = 1)."""
+
+    spec: ModelSpec
+    layout: Layout
+    classes: int
+    pooling: str
+
+    @nn.compact
+    def __call__(self, batch, seeds):
+        """Returns float32 [B, C]."""
+        states = encoder_states(self.spec, self.layout, batch, seeds)
+        return ClassificationHead(self.spec, self.classes, self.pooling, name=NAME)(states, batch["segments"], seeds)
+
+
+class ClassificationHead(nn.Module):
+    """Classifies rows by one vector each."""
+
+    spec: ModelSpec
+    classes: int
+    pooling: str
+
+    @nn.compact
+    def __call__(self, states, segments, seeds):
+        """Returns float32 [B, C] from states [B, L, D] and segments int [B, L]."""
+        spec, width = self.spec, self.spec.width
+        if self.pooling == "cls":
+            pooled = jnp.tanh(Linear(spec, "BD,DE->BE", (width, width), name="pooler")(states[:, 0]))
+        else:
+            inside = (segments > 0).astype(jnp.float32)[..., None]  # [B, L, 1]
+            total = jnp.sum(states.astype(jnp.float32) * inside, axis=1)
+            pooled = total / jnp.maximum(jnp.sum(inside, axis=1), 1.0)
+        pooled = dropout(pooled, spec.dropout, None if seeds is None else fold_in(seeds, 100))
+        return Linear(spec, "BD,DC->BC", (width, self.classes), dtype=jnp.float32, name="output")(pooled)
+
+
+class Classification(Task):
+    """Assigns a label, or a number, to one or two texts."""
+
+    name = NAME
+    transformers_class = "BertForSequenceClassification"
+    exported: ClassVar[Mapping[str, str]] = {"pooler": "bert.pooler.dense", "output": "classifier"}
+
+    def __init__(self, config, tokenizer: Tokenizer, labels):
+        super().__init__(config, tokenizer, labels)
+        self.metric = self.options.metric
+        self.regression = not labels["labels"]
+        self.fields = {"label": Field("B", "float32" if self.regression else "int32"), "weight": Field("B", "float32")}
+
+    @classmethod
+    def problems(cls, config):
+        """Returns what is wrong with config.classification, one line each."""
+        options, problems = config.classification, []
+        kind, _, name = options.format.partition(":")
+        if kind not in ("table", "labels", "glue") or (kind == "glue" and name not in GLUE):
+            problems.append(
+                f"classification.format {options.format!r} must be table, labels, or glue: and one of {', '.join(GLUE)}"
+            )
+        if len(options.text) not in (1, 2):
+            problems.append("classification.text must name one or two columns")
+        return problems
+
+    @classmethod
+    def read(cls, config, source):
+        """Reads a table, files of labels, or FOLDER/SPLIT of a GLUE task."""
+        options = config.classification
+        kind, _, name = options.format.partition(":")
+        if kind == "glue":
+            path = Path(source)
+            return read_glue(name, path.parent, path.name)
+        if kind == "labels":
+            return read_label_files(source)
+        columns = [int(column) if column.lstrip("-").isdigit() else column for column in (*options.text, options.label)]
+        *text, label = columns
+        return read_table(source, text, label, labels_are_numbers=options.regression), []
+
+    @classmethod
+    def parse(cls, config, inputs: Sequence[Any]):
+        """Takes a text or a pair of texts each."""
+        return [
+            Row(str(number), (texts,) if isinstance(texts, str) else tuple(texts), None)
+            for number, texts in enumerate(inputs)
+        ]
+
+    @classmethod
+    def labels_of(cls, config, examples: list[Row]):
+        """Returns {"labels": the classes in the order of their numbers; [] for regression}."""
+        kind, _, name = config.classification.format.partition(":")
+        if kind == "glue":
+            return {"labels": list(GLUE[name].labels)}
+        if config.classification.regression:
+            return {"labels": []}
+        labels = sorted({str(row.label) for row in examples if row.label is not None})
+        if len(labels) < 2:
+            raise InputError(f"task.train {config.task.train}: its labels are {labels}; two or more are needed")
+        return {"labels": labels}
+
+    def features(self, examples: list[Row], training: bool) -> list[BatchRow]:
+        """Returns a row for each example; of a pair, the longer text is cut first."""
+        encoded = [
+            self.tokenizer.encode([row.texts[part] for row in examples]) for part in range(self._parts(examples))
+        ]
+        numbers = {label: number for number, label in enumerate(self.labels["labels"])}
+        rows = []
+        for number, (example, *parts) in enumerate(zip(examples, *encoded)):
+            label = example.label if self.regression else numbers.get(str(example.label))
+            if training and label is None:
+                raise InputError(f"task.train: example {example.id} has no label")
+            arrays = single_sequence(self.tokenizer, *cut(parts, self.config.seq_len - 1 - len(parts)))
+            arrays |= {"label": np.asarray(0 if label is None else label), "weight": np.asarray(label is not None)}
+            rows.append(BatchRow(number, arrays))
+        return rows
+
+    @staticmethod
+    def _parts(examples: list[Row]) -> int:
+        numbers = {len(row.texts) for row in examples}
+        if len(numbers) != 1:
+            raise InputError("some examples have one text, others two: give all of them the same number")
+        return numbers.pop()
+
+    def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
+        """Returns the classifier."""
+        return Classifier(spec, layout, max(len(self.labels["labels"]), 1), self.options.pooling)
+
+    def counts(self, batch):
+        """Returns the number of labelled rows."""
+        return {NAME: jnp.maximum(jnp.sum(batch["weight"]), 1.0)}
+
+    def loss(self, outputs: jax.Array, batch, counts):
+        """Returns the cross-entropy, or the squared error."""
+        if self.regression:
+            total = jnp.sum(batch["weight"] * (outputs[:, 0] - batch["label"]) ** 2)
+            return total / counts[NAME], {NAME: {"loss": total}}
+        total, correct = cross_entropy_sum(outputs[:, None], batch["label"][:, None], batch["weight"][:, None])
+        return total / counts[NAME], {NAME: {"loss": total, "accuracy": correct}}
+
+    def predictions(self, outputs: jax.Array, batch):
+        """Returns probabilities [B, C], or the number [B, 1]."""
+        return {"scores": outputs if self.regression else jax.nn.softmax(outputs)}
+
+    def decode(self, examples: list[Row], outputs: list[Output]):
+        """Returns {"label": ..., "scores": {label: probability}}, or {"score": number}."""
+        if self.regression:
+            return [{"score": float(output.arrays["scores"][0])} for output in outputs]
+        labels = self.labels["labels"]
+        return [
+            {"label": labels[int(scores.argmax())], "scores": dict(zip(labels, map(float, scores)))}
+            for scores in (output.arrays["scores"] for output in outputs)
+        ]
+
+    def score(self, examples: list[Row], predictions):
+        """Returns accuracy, F1, macro F1 and Matthews correlation, or Pearson's and Spearman's correlation."""
+        labelled = [(row.label, given) for row, given in zip(examples, predictions) if row.label is not None]
+        gold = [label for label, _ in labelled]
+        if self.regression:
+            numbers = [given["score"] for _, given in labelled]
+            exact = [float(label) for label in gold]
+            both = {"pearson": scorers.pearson(exact, numbers), "spearman": scorers.spearman(exact, numbers)}
+            return both | {"mean_correlation": (both["pearson"] + both["spearman"]) / 2}
+        found = [given["label"] for _, given in labelled]
+        return {
+            "accuracy": scorers.accuracy(gold, found),
+            "f1": scorers.f1(gold, found, self.options.positive),
+            "macro_f1": scorers.macro_f1(gold, found),
+            "matthews": scorers.matthews(gold, found),
+        }
+
+    def write(self, path: Path, examples: list[Row], predictions):
+        """Writes JSON Lines, or, to a .tsv, GLUE's table of index and prediction."""
+        with path.open("w", encoding="utf-8") as file:
+            if path.suffix == ".tsv":
+                file.write("index\tprediction\n")
+            for number, (example, given) in enumerate(zip(examples, predictions)):
+                if path.suffix == ".tsv":
+                    file.write(f"{number}\t{given.get('label', given.get('score'))}\n")
+                else:
+                    file.write(json.dumps({"id": example.id, **given}, ensure_ascii=False) + "\n")
+
+
+def cut(parts: Sequence[list[int]], length: int) -> list[list[int]]:
+    """Returns the parts, of which the longer one is cut until they have `length` tokens together."""
+    sizes = [len(part) for part in parts]
+    while sum(sizes) > length:
+        sizes[sizes.index(max(sizes))] -= 1
+    return [part[:size] for part, size in zip(parts, sizes)]
