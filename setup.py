@@ -47,6 +47,7 @@ setup(
         "numpy>=2",
         "rich>=13",
         "safetensors>=0.5",
+        "scipy>=1.14",
         "tokenizers>=0.21",
         "tqdm>=4.66",
         *TENSORFLOW,

@@ -22,7 +22,7 @@ LEVELS = (
     ("training",),
     ("interop",),
     ("objectives", "optimizers"),
-    ("model", "data", "devices"),
+    ("model", "data", "devices", "scorers"),
     ("config",),
     ("configs", "folders", "render"),
     ("knobs", "errors"),
@@ -97,10 +97,11 @@ def import_problems(path: Path, names: set[str]):
             yield f"{module} imports {other}, which is not below it"
     if roots & TENSORFLOW and roots & JAX:
         yield "imports both TensorFlow and JAX"
-    if module == "data" and roots & JAX:
-        yield "data imports JAX"
+    if module in ("data", "scorers") and roots & JAX:
+        yield f"{module} imports JAX"
     reads_its_files = path == Path("spanbert_jax/interop/tensorflow_files.py")
-    if module in ("model", "objectives", "optimizers", "interop") and roots & TENSORFLOW and not reads_its_files:
+    without_tensorflow = ("model", "objectives", "optimizers", "interop", "scorers")
+    if module in without_tensorflow and roots & TENSORFLOW and not reads_its_files:
         yield f"{module} imports TensorFlow"
     if "orbax" in roots and path != Path("spanbert_jax/training/checkpoint.py"):
         yield "orbax outside training/checkpoint.py"
@@ -174,6 +175,9 @@ LONG = "\n".join(["def f():", '    """Doc."""', *["    pass"] * 59])
         ("spanbert_jax/data/x.py", "from spanbert_jax import model", "data imports model"),
         ("spanbert_jax/model/x.py", "import spanbert_jax.data.store", "model imports data"),
         ("spanbert_jax/model/x.py", "import tensorflow as tf", "model imports TensorFlow"),
+        ("spanbert_jax/scorers/x.py", "import jax", "scorers imports JAX"),
+        ("spanbert_jax/scorers/x.py", "import tensorflow as tf", "scorers imports TensorFlow"),
+        ("spanbert_jax/scorers/x.py", "from spanbert_jax.data import store", "scorers imports data"),
         ("spanbert_jax/config.py", "from spanbert_jax.cli import parse", "config imports cli"),
         ("spanbert_jax/tasks/x.py", "from spanbert_jax.experiments import sweep", "tasks imports experiments"),
         ("spanbert_jax/novel/x.py", "from spanbert_jax import errors", "no level"),
