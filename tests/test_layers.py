@@ -21,7 +21,7 @@ LEVELS = (
     ("experiments", "planning", "tasks", "cli"),
     ("training",),
     ("interop",),
-    ("objectives", "optimizers"),
+    ("objectives", "optimizers", "labelled"),
     ("model", "data", "devices"),
     ("config",),
     ("configs", "folders", "render"),
