@@ -3,7 +3,6 @@
 Sources: Pradhan et al., CoNLL 2012; Zhu et al., ACL 2021 (OntoGUM); Lee et al., EMNLP 2017 (e2e-coref).
 """
 
-import dataclasses
 import itertools
 import re
 from collections import defaultdict
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spanbert_jax.folders import atomic_file
+from spanbert_jax.labelled.documents import Clusters, Document, Mention
 from spanbert_jax.labelled.files import (
     Fields,
     Paths,
@@ -22,9 +22,23 @@ from spanbert_jax.labelled.files import (
     reported_together,
     text_lines,
 )
+from spanbert_jax.labelled.gap import Gap, read_gap
+from spanbert_jax.labelled.raw_text import document_of_text, read_raw_text
 
-Mention = tuple[int, int]  # first and last word of the document
-Clusters = tuple[tuple[Mention, ...], ...]
+__all__ = [
+    "Clusters",
+    "Document",
+    "Gap",
+    "Mention",
+    "document_of_text",
+    "read_conll2012",
+    "read_documents",
+    "read_gap",
+    "read_json_lines",
+    "read_raw_text",
+    "sorted_clusters",
+    "write_conll2012",
+]
 
 IN_FOLDERS = ("*conll", "*.conll.gz", "*.conll.xz", "*.conll.bz2", "*.jsonl", "*.jsonlines")
 BEGIN = re.compile(r"#\s*begin document\s*(?:\((?P<id>.*)\)\s*(?:;\s*part\s*(?P<part>\d+))?|(?P<name>.*?))\s*")
@@ -34,38 +48,6 @@ SHORT_COLUMNS, MIN_COLUMNS = 3, 12  # of OntoGUM; of CoNLL-2012, which has one m
 NO_MENTION = ("-", "_", "*")
 NO_SPEAKER = "-"
 EMPTY_WORD = "_"
-
-
-@dataclasses.dataclass(frozen=True)
-class Document:
-    """A text with its mentions.
-
-    Attributes:
-      id: as in the file, or the file's name.
-      part: of a long document, whose parts are documents of their own.
-      genre: the first part of OntoNotes' and GUM's ids: "bc", "fiction"; "" if unknown.
-      words: of each sentence.
-      speakers: of each word, in sentences; "" if unknown.
-      clusters: sorted mentions, (first, last) word of the document, both inclusive; sorted by their first mention.
-      text: of raw text; "" if the file has words alone.
-      offsets: (first character, the one after the last) of each word of the document in `text`; () without text.
-    """
-
-    id: str
-    part: int
-    genre: str
-    words: tuple[tuple[str, ...], ...]
-    speakers: tuple[tuple[str, ...], ...]
-    clusters: Clusters
-    text: str = ""
-    offsets: tuple[tuple[int, int], ...] = ()
-
-    def mention_text(self, mention: Mention) -> str:
-        """Returns a mention as it stands in the text, or its words with blanks between them."""
-        first, last = mention
-        if self.offsets:
-            return self.text[self.offsets[first][0] : self.offsets[last][1]]
-        return " ".join(itertools.islice(itertools.chain.from_iterable(self.words), first, last + 1))
 
 
 def read_documents(path: Paths) -> list[Document]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from spanbert_jax.data.sentences import NONE, Splitter
 from spanbert_jax.errors import InputError
-from spanbert_jax.labelled.coreference import Document
+from spanbert_jax.labelled.documents import Document
 from spanbert_jax.labelled.files import Paths, find_files, reported_together, text_lines
 from spanbert_jax.labelled.words import word_ranges
 

@@ -5,9 +5,8 @@ from typing import Any
 
 from spanbert_jax.errors import InputError
 from spanbert_jax.labelled.files import errors_of_examples, reported_together
-from spanbert_jax.labelled.glue import GLUE
 from spanbert_jax.labelled.questions import Offsets, Question, question_of_record
-from spanbert_jax.labelled.table import Row
+from spanbert_jax.labelled.table import GLUE, Row
 
 PREFIX = "tfds:"
 # Texts and label of the tasks of GLUE, where they are not called as in the files.

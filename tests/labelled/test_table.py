@@ -6,8 +6,7 @@ import re
 import pytest
 
 from spanbert_jax.errors import InputError
-from spanbert_jax.labelled.glue import GLUE, read_glue
-from spanbert_jax.labelled.table import Row, read_label_files, read_table
+from spanbert_jax.labelled.table import GLUE, Row, read_glue, read_label_files, read_table
 
 ROWS = [Row("0", ('a "b"', "c, d"), "yes"), Row("1", ("e", "f"), "no")]
 
