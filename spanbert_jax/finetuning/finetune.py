@@ -96,39 +96,42 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
                 stack.enter_context(locked(workdir))
                 stack.enter_context(reporting_full_disk(workdir, lambda: newest_checkpoint(workdir)))
                 write_config_if_absent(workdir, config)
-        record: dict[str, Any] = {
-            "config": config_lib.to_json(config),
-            "vocabulary": start.tokenizer.fingerprint,
-            "store": fingerprint(prepared.splits["train"].rows),
-        }
         with agreed():
             check_shared(workdir)
             program = task_program(prepared, mesh, start.tokenizer.vocab_size)
-            checkpoints = Checkpoints(
-                workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every
-            )
-            step = checkpoints.latest()
-            made = check_resumable(checkpoints, step, program, record, allowed, "task.train")
-            record["changes"] = [dataclasses.asdict(change) for change in made]
-        for line in prepared.notes:
-            log(line)
-        program = program.compiled(config, log)
-        with agreed():
-            if step is None:
-                state = started(program.init(None), start.params, config.task.reinitialised_layers)
-            else:
-                state = checkpoints.restore(step, program.state)
-            if is_first():
-                write_config(workdir, config, record["changes"])
-                write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
-                start.tokenizer.save(workdir)
-        evaluation = evaluation_of(prepared, program, workdir)
-        run = Run(config, workdir, program, prepared.feed, evaluation, record, checkpoints)
-        told = opening(config, int(state.step), made) if step else start.summary()
-        code = run.train(state, told)
+        code = train(start, prepared, program, workdir, allowed)
         if not code:
-            finish(prepared, program, workdir, evaluation)
+            finish(prepared, program, workdir)
         return code
+
+
+def train(start: Start, prepared: Prepared, program: Program, workdir: Path, allowed: Collection[str]) -> int:
+    """Trains from the newest checkpoint, or from the start; returns the exit code as finetune does."""
+    config = prepared.config
+    record: dict[str, Any] = {
+        "config": config_lib.to_json(config),
+        "vocabulary": start.tokenizer.fingerprint,
+        "store": fingerprint(prepared.splits["train"].rows),
+    }
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
+    with agreed():
+        step = checkpoints.latest()
+        made = check_resumable(checkpoints, step, program, record, allowed, "task.train")
+        record["changes"] = [dataclasses.asdict(change) for change in made]
+    for line in prepared.notes:
+        log(line)
+    program = program.compiled(config, log)
+    with agreed():
+        if step is None:
+            state = started(program.init(None), start.params, config.task.reinitialised_layers)
+        else:
+            state = checkpoints.restore(step, program.state)
+        if is_first():
+            write_config(workdir, config, record["changes"])
+            write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
+            start.tokenizer.save(workdir)
+    run = Run(config, workdir, program, prepared.feed, evaluation_of(prepared, program, workdir), record, checkpoints)
+    return run.train(state, opening(config, int(state.step), made) if step else start.summary())
 
 
 def all_problems(config, kind: type[Task]) -> list[str]:
@@ -234,16 +237,14 @@ def evaluation_of(prepared: Prepared, program: Program, workdir: Path) -> Evalua
     return TaskEvaluation(predictions_of(prepared, program, "valid"), workdir, config.task.patience, config.eval.every)
 
 
-def finish(prepared: Prepared, program: Program, workdir: Path, evaluation: Evaluation) -> None:
-    """Scores the best checkpoint on the test examples, writes results.json, and says what is in it."""
-    folder = workdir / (BEST if isinstance(evaluation, TaskEvaluation) else "checkpoints")
-    checkpoints = Checkpoints(folder, read_only=True)
+def finish(prepared: Prepared, program: Program, workdir: Path) -> None:
+    """Scores the best checkpoint on the test examples, writes results.json, and logs what is in it."""
+    checkpoints = Checkpoints(workdir / (BEST if "valid" in prepared.splits else "checkpoints"), read_only=True)
     step = checkpoints.latest()
     assert step is not None
     results: dict[str, Any] = {"step": step, "metric": prepared.task.metric}
-    if isinstance(evaluation, TaskEvaluation):
-        results["valid"] = checkpoints.record(step)["metrics"]
-        prepared.task.tuned = results["valid"]
+    if "valid" in prepared.splits:
+        results["valid"] = prepared.task.tuned = checkpoints.record(step)["metrics"]
     if "test" in prepared.splits:
         params = saved_params(checkpoints, step, program.state.params)
         results["test"] = predictions_of(prepared, program, "test").scores(params)

@@ -30,8 +30,8 @@ def finetune_seeds(config, workdir: Path, kind: type[Task], allowed: Collection[
             summary[split] = {
                 name: mean_and_deviation([result[split][name] for result in results]) for name in results[0][split]
             }
-            told = (f"{name.replace('_', ' ')} {v['mean']:.4g} ± {v['std']:.2g}" for name, v in summary[split].items())
-            log(f"{number} seeds, {split}: {'  '.join(told)}")
+            shown = (f"{name.replace('_', ' ')} {v['mean']:.4g} ± {v['std']:.2g}" for name, v in summary[split].items())
+            log(f"{number} seeds, {split}: {'  '.join(shown)}")
     if is_first():
         write_json(workdir / RESULTS_FILE, summary)
     return 0

@@ -53,7 +53,7 @@ class Task(abc.ABC):
     metric: str  # key of `score` by which the best checkpoint is chosen; higher is better
     bucketed: ClassVar[str] = "L"
     multiple: ClassVar[int] = 8  # to which sizes of the bucketed letter are rounded up
-    fields: Mapping[str, Field] = {}  # noqa: RUF012 - of batch arrays besides the encoder's
+    fields: Mapping[str, Field] = {}  # batch arrays besides the encoder's
     layouts: ClassVar[Layouts] = ((r".*", ()),)  # of the head's parameters, by path within it
     # Export: class of transformers with the same head, and its names of modules of ours, as in names.ENCODER.
     transformers_class: ClassVar[str] = ""
