@@ -1,12 +1,12 @@
 """Evaluation of a task: predictions for all examples, their scores, and the best checkpoint so far."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from spanbert_jax.finetuning.feed import evaluation_batches
+from spanbert_jax.finetuning.feed import Planned, evaluation_batches
 from spanbert_jax.finetuning.task import Output, Row, Task, collate
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
@@ -29,24 +29,50 @@ class Predictions:
     def __call__(self, params, interrupted: Callable[[], int] = lambda: 0) -> list | None:
         """Returns a prediction for each example; None as soon as `interrupted` does not return 0."""
         part = sharding.rows_here(self.program.mesh, self.batch_size)
-        outputs: list[Output | None] = [None] * len(self.rows)
-        pending: list = []  # the batch before the current one: reading it does not make the devices wait
-        for batch in self.batches:
-            rows = [self.rows[number] if number >= 0 else None for number in batch.rows[part]]
-            arrays = self.program.put(collate(self.task, rows, batch.size), self.batch_size)
-            pending.append((batch.rows, self.program.eval_step(params, arrays)))
-            if len(pending) > 1:
-                place(outputs, self.rows, *pending.pop(0))
-            if interrupted():
-                return None
-        for numbers, arrays in pending:
-            place(outputs, self.rows, numbers, arrays)
-        return self.task.decode(self.examples, [output for output in outputs if output is not None])
+
+        def step(batch: Planned) -> dict[str, jax.Array]:
+            arrays = collate(self.task, rows_of(self.rows, batch.rows[part]), batch.size)
+            return self.program.eval_step(params, self.program.put(arrays, self.batch_size))
+
+        outputs = outputs_of(self.rows, self.batches, step, interrupted)
+        return None if outputs is None else self.task.decode(self.examples, outputs)
 
     def scores(self, params, interrupted: Callable[[], int] = lambda: 0) -> dict[str, float] | None:
         """Returns the metrics of the predictions; None as soon as `interrupted` does not return 0."""
         predictions = self(params, interrupted)
         return None if predictions is None else self.task.score(self.examples, predictions)
+
+
+def outputs_of(
+    rows: list[Row],
+    batches: Iterable[Planned],
+    step: Callable[[Planned], dict[str, jax.Array]],
+    interrupted: Callable[[], int] = lambda: 0,
+) -> list[Output] | None:
+    """Returns what a step predicts of each row; None as soon as `interrupted` does not return 0.
+
+    Args:
+      rows: all of them.
+      batches: that contain each row once.
+      step: batch -> arrays [B, ...] by name.
+      interrupted: called once per batch.
+    """
+    outputs: list[Output | None] = [None] * len(rows)
+    pending: list = []  # the batch before the current one: reading it does not make the devices wait
+    for batch in batches:
+        pending.append((batch.rows, step(batch)))
+        if len(pending) > 1:
+            place(outputs, rows, *pending.pop(0))
+        if interrupted():
+            return None
+    for numbers, arrays in pending:
+        place(outputs, rows, numbers, arrays)
+    return [output for output in outputs if output is not None]
+
+
+def rows_of(rows: list[Row], numbers: np.ndarray) -> list[Row | None]:
+    """Returns the rows with these numbers, None for -1."""
+    return [rows[number] if number >= 0 else None for number in numbers]
 
 
 def place(outputs: list[Output | None], rows: list[Row], numbers: np.ndarray, arrays: dict[str, jax.Array]) -> None:

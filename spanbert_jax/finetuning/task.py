@@ -87,6 +87,11 @@ class Task(abc.ABC):
         """
 
     @classmethod
+    def read_unlabelled(cls, config, source: str) -> tuple[list, list[str]]:
+        """Returns the examples of files that may lack labels, and notes; see read."""
+        return cls.read(config, source)
+
+    @classmethod
     def parse(cls, config, inputs: Sequence[Any]) -> list:
         """Returns the examples of unlabelled inputs of the Python API, such as texts."""
         raise NotImplementedError

@@ -3,7 +3,15 @@
 A task is one file and one entry; its options are a section of configs/tasks/base.py.
 """
 
+from pathlib import Path
+
+from spanbert_jax.finetuning.predictor import Predictor, restore
 from spanbert_jax.finetuning.task import Task
 from spanbert_jax.tasks.classification import Classification
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification,)}
+
+
+def load(workdir: str | Path) -> Predictor:
+    """Returns the predictor of a fine-tuning run: `load("runs/rte").predict([("One text.", "Another."), ...])`."""
+    return Predictor(restore(Path(workdir), TASKS))

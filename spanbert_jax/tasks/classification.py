@@ -18,8 +18,7 @@ from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.finetuning.task import Output, Task, encoder_states, single_sequence
 from spanbert_jax.finetuning.task import Row as BatchRow
-from spanbert_jax.labelled.glue import GLUE, read_glue
-from spanbert_jax.labelled.table import Row, read_label_files, read_table
+from spanbert_jax.labelled.table import GLUE, Row, read_glue, read_label_files, read_table
 from spanbert_jax.model.dropout import dropout, fold_in
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.linear import Linear
@@ -102,9 +101,16 @@ class Classification(Task):
             return read_glue(name, path.parent, path.name)
         if kind == "labels":
             return read_label_files(source)
-        columns = [int(column) if column.lstrip("-").isdigit() else column for column in (*options.text, options.label)]
-        *text, label = columns
+        *text, label = columns_of(*options.text, options.label)
         return read_table(source, text, label, labels_are_numbers=options.regression), []
+
+    @classmethod
+    def read_unlabelled(cls, config, source):
+        """Reads a table without the column of labels; a split of GLUE as `read` does."""
+        options = config.classification
+        if options.format.startswith("glue:"):
+            return cls.read(config, source)
+        return read_table(source, columns_of(*options.text), None), []
 
     @classmethod
     def parse(cls, config, inputs: Sequence[Any]):
@@ -207,6 +213,11 @@ class Classification(Task):
                     file.write(f"{number}\t{given.get('label', given.get('score'))}\n")
                 else:
                     file.write(json.dumps({"id": example.id, **given}, ensure_ascii=False) + "\n")
+
+
+def columns_of(*names: str) -> list[str | int]:
+    """Returns columns by name, or by number where the name is one."""
+    return [int(name) if name.lstrip("-").isdigit() else name for name in names]
 
 
 def cut(parts: Sequence[list[int]], length: int) -> list[list[int]]:
