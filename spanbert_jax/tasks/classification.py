@@ -196,12 +196,12 @@ class Classification(Task):
             both = {"pearson": scorers.pearson(exact, numbers), "spearman": scorers.spearman(exact, numbers)}
             return both | {"mean_correlation": (both["pearson"] + both["spearman"]) / 2}
         found = [given["label"] for _, given in labelled]
+        positive = self.options.positive
         return {
             "accuracy": scorers.accuracy(gold, found),
-            "f1": scorers.f1(gold, found, self.options.positive),
             "macro_f1": scorers.macro_f1(gold, found),
             "matthews": scorers.matthews(gold, found),
-        }
+        } | ({"f1": scorers.f1(gold, found, positive)} if positive in self.labels["labels"] else {})
 
     def write(self, path: Path, examples: list[Row], predictions):
         """Writes JSON Lines, or, to a .tsv, GLUE's table of index and prediction."""

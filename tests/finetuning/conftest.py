@@ -40,12 +40,13 @@ def task_config(folder, **changes) -> ConfigDict:
     config.update(dict(seq_len=32, batch_size=16, log_every=1))
     config.data.vocab = "tiny"
     config.model.update(MODEL | dict(max_positions=64))
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 1e-2
+    config.classification.update(dict(pooling="mean", positive="good"))
     config.eval.batch_size = 16
     config.task.update(
         dict(train=str(folder / "train.tsv"), valid=str(folder / "valid.tsv"), test=str(folder / "test.tsv"))
     )
-    config.task.update(dict(epochs=4, sizes=2))
+    config.task.update(dict(epochs=5, sizes=2))
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config
 
