@@ -18,7 +18,8 @@ FILES = sorted(
 LEVELS = (
     ("scripts",),
     ("commands",),
-    ("experiments", "planning", "tasks", "cli"),
+    ("experiments", "planning", "cli"),
+    ("tasks",),
     ("finetuning",),
     ("training",),
     ("interop",),

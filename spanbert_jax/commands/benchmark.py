@@ -10,7 +10,7 @@ from spanbert_jax import cli
 def main() -> int:
     """Runs the command on sys.argv; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", choices=("pipeline", "prepare", "train_step"))
+    parser.add_argument("suite", choices=("pipeline", "prepare", "train_step", "finetune"))
     input_help = "text files for the suite prepare; default: several copies of the embedded corpus"
     parser.add_argument("--input", default="embedded", help=input_help)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, as one JSON object")

@@ -1,5 +1,6 @@
 """Speed of preparation compared with bare tokenisation of the same lines, and the memory that it takes."""
 
+import itertools
 import statistics
 import subprocess
 import sys
@@ -11,13 +12,25 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from spanbert_jax.data.sources import EMBEDDED, find_units
-from spanbert_jax.data.store import open_store
+from spanbert_jax.data.store import Store, open_store, write_store
 from spanbert_jax.data.tokenizer import load_tokenizer
 
 COPIES = 12  # of the embedded corpus, about 60 MB
 LINES_PER_CALL = 10_000  # of the bare tokeniser
 TURNS = 3  # measurements of each contender, alternating so that a drifting machine affects both alike
+TOKENIZER = load_tokenizer("cased", "auto")
 COMMAND = [sys.executable, "-c", "from spanbert_jax import commands; commands.main()", "prepare_data"]
+
+
+def embedded_store(folder: Path, copies: int) -> Store:
+    """Writes a store of `copies` copies of the embedded corpus, and opens it."""
+    train, valid = find_units(EMBEDDED, "", "", "", "blank")
+    documents = {
+        "train": itertools.chain.from_iterable(train.documents() for _ in range(copies)),
+        "valid": valid.documents(),
+    }
+    write_store(folder, TOKENIZER, documents)
+    return open_store(folder)
 
 
 def preparation(source: str) -> dict:

@@ -11,7 +11,30 @@ from spanbert_jax.finetuning.finetune import finetune
 from spanbert_jax.tasks import TASKS
 from tests.small import MODEL
 
-FILLERS = "the of and to in that was his he it with is for as had you not be her on at by".split()
+FILLERS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "was",
+    "his",
+    "he",
+    "it",
+    "with",
+    "is",
+    "for",
+    "as",
+    "had",
+    "you",
+    "not",
+    "be",
+    "her",
+    "on",
+    "at",
+    "by",
+]
 
 
 def write_examples(path, number: int, seed: int) -> None:
