@@ -108,11 +108,7 @@ def test_several_seeds_are_summarised(examples, tmp_path):
     assert finetune_seeds(config, tmp_path / "runs", TASKS["classification"], (), 2) == 0
     summary, single = results_of(tmp_path / "runs"), [results_of(tmp_path / "runs" / f"seed_{seed}") for seed in (0, 1)]
     values = [result["valid"]["accuracy"] for result in single]
-    assert summary["valid"]["accuracy"] == {
-        "mean": np.mean(values),
-        "std": np.std(values, ddof=1),
-        "values": values,
-    }
+    assert summary["valid"]["accuracy"] == {"mean": np.mean(values), "std": np.std(values, ddof=1), "values": values}
     first, second = (lines_of(tmp_path / "runs" / f"seed_{seed}")[0]["loss"] for seed in (0, 1))
     assert first != second
 
