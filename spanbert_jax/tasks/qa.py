@@ -85,10 +85,10 @@ class QuestionAnswering(Task):
     def problems(cls, config):
         """Returns what is wrong with config.qa, one line each."""
         options = config[NAME]
-        room = config.seq_len - SPECIAL - options.max_query_length
-        if room <= options.stride:
+        size = config.seq_len - SPECIAL - options.max_query_length
+        if size <= options.stride:
             return [
-                f"seq_len {config.seq_len} leaves windows of {room} tokens beside a question of qa.max_query_length"
+                f"seq_len {config.seq_len} leaves windows of {size} tokens beside a question of qa.max_query_length"
                 f" {options.max_query_length}, which cannot overlap by qa.stride {options.stride}: make one smaller"
             ]
         return []
@@ -148,8 +148,9 @@ class QuestionAnswering(Task):
             question = question[: self.options.max_query_length]
             first = len(question) + 2  # position of the first token of a window
             for begin, stop in windows(len(tokens), self.config.seq_len - SPECIAL - len(question), self.options.stride):
-                is_inside = span is not None and begin <= span[0] and span[1] < stop
-                start, end = (position - begin + first for position in span) if is_inside else (0, 0)
+                start = end = 0
+                if span is not None and begin <= span[0] and span[1] < stop:
+                    start, end = (position - begin + first for position in span)
                 arrays = single_sequence(self.tokenizer, question, tokens[begin:stop])
                 arrays |= dict(start=np.asarray(start), end=np.asarray(end), weight=np.asarray(is_known))
                 rows.append(Row(number, arrays, Window(first, offsets[begin:stop])))
