@@ -13,11 +13,9 @@ from spanbert_jax.configs.tasks import squad
 from spanbert_jax.errors import InputError
 from spanbert_jax.finetuning.evaluation import BEST
 from spanbert_jax.finetuning.predictor import write_predictions
-from spanbert_jax.finetuning.task import Output, Row, batch_shapes, collate
+from spanbert_jax.finetuning.task import Output, Row, collate
 from spanbert_jax.labelled import tfds as labelled_tfds
 from spanbert_jax.labelled.questions import NOWHERE, Question
-from spanbert_jax.model.layout import ONE_DEVICE
-from spanbert_jax.model.spec import model_spec
 from spanbert_jax.tasks import load
 from spanbert_jax.tasks.qa import QuestionAnswering, Window, no_answer_probability, tokens_of
 from spanbert_jax.training.checkpoint import Checkpoints
@@ -140,34 +138,41 @@ def test_the_loss_is_the_mean_over_rows_whatever_their_padding_and_division():
     examples = [question_on(context, "queen"), question_on("a king", "king"), question_on(context, "king of the land")]
     rows = task.features(examples, training=True)
     assert len(rows) == 5 and sum(row.arrays["end"] > 0 for row in rows) == 3
-    model = task.model(model_spec(task.config, TOKENIZER.vocab_size, "cpu"), ONE_DEVICE)
-    shapes = batch_shapes(task, 1, 8)
-    params = model.init(jax.random.key(0), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), None)
-    assert params["params"]["qa"]["output"]["kernel"].shape == (32, 2)
-    params["params"]["qa"]["output"]["kernel"] = jnp.asarray(random_state.normal(size=(32, 2)), jnp.float32)
+    scores = [random_state.normal(size=(len(row.arrays["tokens"]), 2)) for row in rows]  # [L, 2] each
 
-    def results(rows, size, counts=None):
-        batch = {name: jnp.asarray(array) for name, array in collate(task, rows, size).items()}
-        outputs = model.apply(params, batch, None)
+    @jax.jit
+    def compute(outputs, batch, counts):
+        (loss, sums), gradient = jax.value_and_grad(task.loss, has_aux=True)(outputs, batch, counts)
+        return loss, sums, task.predictions(outputs, batch), gradient
+
+    def results(numbers, size, counts=None):
+        chosen = [None if number is None else rows[number] for number in numbers]
+        batch = {name: jnp.asarray(array) for name, array in collate(task, chosen, size).items()}
+        outputs = random_state.normal(size=(len(numbers), size, 2)) + 100  # what padding has matters nowhere
+        for output, number in zip(outputs, numbers):
+            if number is not None:
+                output[: len(scores[number])] = scores[number]
         counts = counts or task.counts(batch)
-        return *task.loss(outputs, batch, counts), task.predictions(outputs, batch), np.asarray(outputs), counts
+        return *compute(jnp.asarray(outputs, jnp.float32), batch, counts), counts
 
-    loss, sums, predictions, logits, counts = results(rows, 32)
-    expected = []
-    for row, scores in zip(rows, logits):
-        inside = scores[: len(row.arrays["tokens"])]
-        for of_end, target in zip(inside.T, (row.arrays["start"], row.arrays["end"])):
-            expected.append(np.log(np.exp(of_end).sum()) - of_end[target])
+    loss, sums, predictions, _, counts = results(range(5), 32)
+    expected = [
+        np.log(np.exp(of_end).sum()) - of_end[row.arrays[name]]
+        for row, both in zip(rows, scores)
+        for name, of_end in zip(("start", "end"), both.T)
+    ]
     np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-5)
     np.testing.assert_allclose(sums["qa"]["loss"], np.sum(expected) / 2, rtol=1e-5)
     assert counts["qa"] == 5
-    wider = results([*rows, None, None], 48)
+    wider = results([*range(5), None, None], 48)
     np.testing.assert_allclose(wider[0], loss, rtol=1e-5)
     for name in predictions:
-        np.testing.assert_allclose(wider[2][name][:5], predictions[name], rtol=1e-4)
-    parts = [results(part, 32, counts) for part in (rows[:2], [*rows[2:], None])]
+        np.testing.assert_allclose(wider[2][name][:5], predictions[name], rtol=1e-5)
+    padding = collate(task, rows, 48)["segments"] == 0
+    assert not wider[3][:5][padding].any() and not wider[3][5:].any() and np.isfinite(wider[3]).all()
+    parts = [results(part, 32, counts) for part in ([0, 3, 1, None, None], [2, 4, None, None, None])]
     np.testing.assert_allclose(sum(part[0] for part in parts), loss, rtol=1e-5)
-    empty = results([None], 8)
+    empty = results([None] * 5, 32)
     assert empty[0] == 0 and empty[4]["qa"] == 1
 
 
@@ -373,8 +378,10 @@ def test_a_run_learns_to_answer_and_to_give_no_answer(tmp_path):
     assert losses[-1] < losses[0] / 3
     results = json.loads((workdir / "results.json").read_text())
     assert results["metric"] == "best_f1" and results["valid"]["best_f1"] > 90 and results["test"]["f1"] > 80
-    record = Checkpoints(workdir / BEST, read_only=True).record(results["step"])
-    assert record["metrics"]["best_f1_thresh"] == results["valid"]["best_f1_thresh"]
+    best = Checkpoints(workdir / BEST, read_only=True)
+    assert best.record(results["step"])["metrics"]["best_f1_thresh"] == results["valid"]["best_f1_thresh"]
+    head = best.read(results["step"], "params")["qa"]["output"]
+    assert head["kernel"].shape == (32, 2) and head["bias"].shape == (2,)
 
     predictor = load(workdir)
     assert predictor.task.tuned["best_f1_thresh"] == results["valid"]["best_f1_thresh"]
