@@ -8,7 +8,7 @@ Source: Devlin et al. 2019, sections 4.2 and 4.3; docs of transformers, examples
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -117,8 +117,13 @@ class QuestionAnswering(Task):
     @classmethod
     def parse(cls, config, inputs: Sequence[Any]):
         """Takes a pair (question, context) each, or {"question": ..., "context": ...}."""
-        pairs = [(given["question"], given["context"]) if isinstance(given, Mapping) else given for given in inputs]
-        return [Question(str(number), "", context, question, ()) for number, (question, context) in enumerate(pairs)]
+        examples = []
+        for number, given in enumerate(inputs):
+            pair = (given.get("question"), given.get("context")) if isinstance(given, Mapping) else given
+            if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise InputError(f"input {number}: {given!r} is not a pair of texts, (question, context)")
+            examples.append(Question(str(number), "", pair[1], pair[0], ()))
+        return examples
 
     @classmethod
     def labels_of(cls, config, examples: list[Question]):
@@ -254,7 +259,9 @@ class QuestionAnswering(Task):
     def score(self, examples: list[Question], predictions):
         """Returns exact match and F1 in percent; for SQuAD 2.0 those of evaluate-v2.0.py, with the best thresholds.
 
-        Thresholds are probabilities of no answer: the search for the best one starts from 0, to answer nothing.
+        Thresholds are probabilities of no answer: the search for the best one starts from 0, to answer nothing. What is
+        found is the probability of the last question to be answered; it is moved away from that, lest another order of
+        sums change its answer.
         """
         labelled = [(example, given) for example, given in zip(examples, predictions) if is_labelled(example)]
         gold = {example.id: [text for text, _ in example.answers] for example, _ in labelled}
@@ -262,6 +269,8 @@ class QuestionAnswering(Task):
         if self.options.no_answer:
             numbers = {example.id: no_answer_probability(given["null_score_diff"]) for example, given in labelled}
             scores = score_v2(gold, texts, numbers, self.tuned.get("best_f1_thresh", UNTUNED))
+            for name in ("best_exact_thresh", "best_f1_thresh"):
+                scores[name] = halfway(scores[name], numbers.values())
         else:
             scores = score_v1(gold, texts)
         return {name: value for name, value in scores.items() if name != "count" and not name.endswith("total")}
@@ -321,6 +330,11 @@ def windows(length: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
 def best_answer(prediction: Mapping[str, Any]) -> str:
     """Returns the best text in a prediction, even if no answer was more probable; "" for an empty context."""
     return next((answer["text"] for answer in prediction["nbest"] if answer["start"] != NOWHERE), "")
+
+
+def halfway(threshold: float, numbers: Iterable[float]) -> float:
+    """Returns the middle between a threshold and the least number above it, or 1 if all are below."""
+    return (threshold + min((number for number in numbers if number > threshold), default=1.0)) / 2
 
 
 def no_answer_probability(null_score_diff: float) -> float:
