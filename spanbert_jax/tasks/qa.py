@@ -119,7 +119,7 @@ class QuestionAnswering(Task):
         """Takes a pair (question, context) each, or {"question": ..., "context": ...}."""
         examples = []
         for number, given in enumerate(inputs):
-            pair = (given.get("question"), given.get("context")) if isinstance(given, Mapping) else given
+            pair: Any = [given.get(key) for key in ("question", "context")] if isinstance(given, Mapping) else given
             if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
                 raise InputError(f"input {number}: {given!r} is not a pair of texts, (question, context)")
             examples.append(Question(str(number), "", pair[1], pair[0], ()))
