@@ -41,6 +41,17 @@ KNOBS: Sections = {
         ),
         "positive": Knob("1", "label that f1 is of"),
     },
+    "qa": {
+        "no_answer": Knob(False, "whether a question may have no answer, as in SQuAD 2.0"),
+        "stride": Knob(
+            128,
+            "tokens by which neighbouring windows overlap, as in transformers; BERT's doc_stride is the step",
+            at_least(0),
+        ),
+        "max_query_length": Knob(64, "tokens after which a question is cut", at_least(1)),
+        "max_answer_length": Knob(30, "tokens of the longest answer that is predicted", at_least(1)),
+        "n_best": Knob(20, "answers that are listed for a question", at_least(1)),
+    },
 }
 
 

@@ -14,6 +14,18 @@ TEXTS = {"cola": ("sentence",), "mrpc": ("sentence1", "sentence2"), "mnli": ("pr
 CLASSES = {"unacceptable", "negative", "not_equivalent", "not_duplicate", "not_entailment"}  # of class 0 in files
 
 
+def name_and_split(source: str) -> tuple[str, str]:
+    """Returns name and split of "tfds:name[/config][:version]/SPLIT", as in tfds:squad/v1.1/train.
+
+    Raises:
+      InputError: there is no split.
+    """
+    name, _, split = source.rpartition("/")
+    if not name:
+        raise InputError(f"{source} names no split; give one as in {source}/train")
+    return name, split
+
+
 def read_tfds(name: str, split: str, data_dir: str = "") -> Iterator[dict[str, Any]]:
     """Yields the records of a split, in order, in Python's own types; a class is its name, or None for -1, unknown.
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from spanbert_jax.finetuning.predictor import Predictor, restore
 from spanbert_jax.finetuning.task import Task
 from spanbert_jax.tasks.classification import Classification
+from spanbert_jax.tasks.qa import QuestionAnswering
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, QuestionAnswering)}
 
 
 def load(workdir: str | Path) -> Predictor:
