@@ -99,14 +99,16 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
         with agreed():
             check_shared(workdir)
             program = task_program(prepared, mesh, start.tokenizer.vocab_size)
-        code = train(start, prepared, program, workdir, allowed)
+        code, program = train(start, prepared, program, workdir, allowed)
         if not code:
             finish(prepared, program, workdir)
         return code
 
 
-def train(start: Start, prepared: Prepared, program: Program, workdir: Path, allowed: Collection[str]) -> int:
-    """Trains from the newest checkpoint, or from the start; returns the exit code as finetune does."""
+def train(
+    start: Start, prepared: Prepared, program: Program, workdir: Path, allowed: Collection[str]
+) -> tuple[int, Program]:
+    """Trains from the newest checkpoint, or from the start; returns finetune's exit code, and the compiled program."""
     config = prepared.config
     record: dict[str, Any] = {
         "config": config_lib.to_json(config),
@@ -131,7 +133,7 @@ def train(start: Start, prepared: Prepared, program: Program, workdir: Path, all
             write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
             start.tokenizer.save(workdir)
     run = Run(config, workdir, program, prepared.feed, evaluation_of(prepared, program, workdir), record, checkpoints)
-    return run.train(state, opening(config, int(state.step), made) if step else start.summary())
+    return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
 
 
 def all_problems(config, kind: type[Task]) -> list[str]:
