@@ -260,6 +260,10 @@ def config_problems(config: ConfigDict) -> list[str]:
         f"model.width {c.model.width} must be a multiple of model.heads {c.model.heads}",
     )
     demand(
+        c.optimizer.frozen_layers <= c.model.layers,
+        f"optimizer.frozen_layers {c.optimizer.frozen_layers} is more than model.layers {c.model.layers}",
+    )
+    demand(
         c.optimizer.warmup_steps < c.total_steps,
         f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}",
     )

@@ -13,7 +13,7 @@ from spanbert_jax.knobs import Execution, Knob, Sections, at_least, defaults, fr
 KNOBS: Sections = {
     "task": {
         "name": Knob("", "an entry of TASKS in spanbert_jax/tasks"),
-        "train": Knob("", "labelled examples to train on: files, separated by commas, or tfds:NAME"),
+        "train": Knob("", "labelled examples to train on: files, separated by commas, or tfds:NAME/SPLIT"),
         "valid": Knob("", "examples that choose the best checkpoint; empty: the last one is taken"),
         "test": Execution("", "examples that the best checkpoint is scored on at the end; empty: none"),
         "epochs": Knob(4, "passes over the training examples; they set total_steps", at_least(1)),

@@ -7,13 +7,14 @@ import argparse
 from pathlib import Path
 
 from spanbert_jax import cli
+from spanbert_jax.errors import InputError
 
 
 def main() -> int:
     """Runs the command on sys.argv; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=Path, help="folder of a fine-tuning run")
-    input_help = "examples: files as those of training, with or without labels, or tfds:NAME"
+    input_help = "examples: files as those of training, with or without labels, or tfds:NAME/SPLIT"
     parser.add_argument("--input", required=True, help=input_help)
     parser.add_argument(
         "--output", required=True, type=Path, help="file to write; .jsonl has what the format leaves out"
@@ -21,6 +22,8 @@ def main() -> int:
     parser.add_argument("--score", action="store_true", help="the examples have labels: print the metrics too")
     parser.add_argument("--batch_size", type=int, default=32, help="rows per batch (default: %(default)s)")
     flags = cli.parse(parser)
+    if flags.batch_size < 1:
+        raise InputError(f"--batch_size must be at least 1, not {flags.batch_size}")
     from spanbert_jax.finetuning.predictor import Predictor, restore, write_predictions  # slow imports
     from spanbert_jax.folders import refuse_existing
     from spanbert_jax.tasks import TASKS

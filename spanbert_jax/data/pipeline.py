@@ -152,7 +152,7 @@ def _batches(
     def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {name: tf.reshape(field, [chunks * chunk_rows, field.shape[2]])[:count] for name, field in batch.items()}
 
-    workers = threads or os.cpu_count()
+    workers = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     dataset = steps.map(positions).unbatch().map(make_chunk, num_parallel_calls=workers, deterministic=True)
     dataset = dataset.batch(chunks, drop_remainder=True).map(join).prefetch(2)
     options = tf.data.Options()

@@ -49,8 +49,10 @@ def read_curves(workdir: Path, name: str) -> Curves:
         steps, values = np.array(points, np.float64).T
         return steps, values
 
+    named = [key.removesuffix("_loss") for line in lines for key in line if key.endswith("_loss") and "/" not in key]
+
     def by_objective(prefix: str) -> dict[str, Series]:
-        losses = {objective: series(f"{prefix}{objective}_loss") for objective in PANELS}
+        losses = {objective: series(f"{prefix}{objective}_loss") for objective in dict.fromkeys([*PANELS, *named])}
         return {objective: points for objective, points in losses.items() if points}
 
     entropy = series("eval/unigram_entropy")
@@ -88,14 +90,15 @@ def plot_curves(workdirs: list[Path], output: Path) -> None:
     names = [workdir.resolve().name for workdir in workdirs]
     labels = [name if names.count(name) == 1 else str(workdir) for workdir, name in zip(workdirs, names)]
     runs = [read_curves(workdir, label) for workdir, label in zip(workdirs, labels)]
-    panels = [objective for objective in PANELS if any(objective in run.training for run in runs)]
+    panels = list(dict.fromkeys(objective for run in runs for objective in run.training))
+    panels.sort(key=lambda objective: list(PANELS).index(objective) if objective in PANELS else len(PANELS))
     if not panels:
         raise InputError(f"{', '.join(map(str, workdirs))}: no training loss is logged yet")
     figure = Figure(figsize=(1.5 + 4.5 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, objective in zip(axes, panels):
         draw_panel(axis, objective, runs)
-    axes[0].set_ylabel("loss (nats per token)")
+    axes[0].set_ylabel("loss (nats per token)" if panels[0] in PANELS else "loss")
     entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
     axes[-1].legend(entries.values(), entries.keys(), frameon=False, loc="upper right", fontsize=9)
     try:
@@ -134,7 +137,7 @@ def draw_panel(axis: "Axes", objective: str, runs: list[Curves]) -> None:
             color=GREY,
             bbox=dict(boxstyle="square,pad=0.1", facecolor="white", edgecolor="none", alpha=0.8),
         )
-    axis.set_title(PANELS[objective], fontsize=11)
+    axis.set_title(PANELS.get(objective, objective), fontsize=11)  # of a task: its name
     axis.set_xlabel("steps")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.25)

@@ -18,7 +18,7 @@ from spanbert_jax.finetuning.evaluation import BEST, Predictions, TaskEvaluation
 from spanbert_jax.finetuning.feed import TaskFeed, bucket_sizes, fingerprint
 from spanbert_jax.finetuning.start import Start, start_of, started
 from spanbert_jax.finetuning.task import Row, Task, batch_shapes
-from spanbert_jax.folders import replace_file, reporting_full_disk
+from spanbert_jax.folders import replace_file
 from spanbert_jax.model.encoder import model_problems, parameter_layouts
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.layout import ONE_DEVICE, Layout
@@ -32,14 +32,7 @@ from spanbert_jax.training.program import Program, build_program, keep_compiled
 from spanbert_jax.training.resuming import check_allowed
 from spanbert_jax.training.run import Evaluation, Run
 from spanbert_jax.training.step import Trainable
-from spanbert_jax.training.workdir import (
-    check_shared,
-    check_workdir,
-    locked,
-    newest_checkpoint,
-    write_config,
-    write_config_if_absent,
-)
+from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
 
 TASK_FILE, RESULTS_FILE = "task.json", "results.json"
 
@@ -58,7 +51,7 @@ class Prepared:
     config: ConfigDict
     task: Task
     splits: dict[str, Split]  # "train", and "valid" and "test" if the config names them
-    sizes: list[int]  # to which rows are padded
+    eval_sizes: list[int]  # to which rows are padded in the evaluation
     feed: TaskFeed
     notes: list[str]
 
@@ -93,9 +86,7 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
         keep_compiled(config.compile_cache)
         with agreed():
             if is_first():
-                stack.enter_context(locked(workdir))
-                stack.enter_context(reporting_full_disk(workdir, lambda: newest_checkpoint(workdir)))
-                write_config_if_absent(workdir, config)
+                stack.enter_context(occupied(workdir, config))
         with agreed():
             check_shared(workdir)
             program = task_program(prepared, mesh, start.tokenizer.vocab_size)
@@ -120,8 +111,7 @@ def train(
         step = checkpoints.latest()
         made = check_resumable(checkpoints, step, program, record, allowed, "task.train")
         record["changes"] = [dataclasses.asdict(change) for change in made]
-    for line in prepared.notes:
-        log(line)
+    log("\n".join([*prepared.notes, f"vocabulary: {start.tokenizer.summary()}"]))
     program = program.compiled(config, log)
     with agreed():
         if step is None:
@@ -140,18 +130,16 @@ def all_problems(config, kind: type[Task]) -> list[str]:
     """Returns every problem of a config that can be found without data, one line each."""
     task = config.task
     problems = [
-        *(config_lib.knob_problems(config)),
+        *config_lib.config_problems(config),
         *model_problems(config, platform_of(jax.devices()[0])),
         *optimizer_problems(config.optimizer),
         *kind.problems(config),
     ]
     if not task.train:
         problems.append("task.train names no examples: give --config.task.train=FILES")
-    if config.seq_len > config.model.max_positions:
-        problems.append(f"seq_len {config.seq_len} is longer than the model's {config.model.max_positions} positions")
-    for key in ("reinitialised_layers",):
-        if task[key] > config.model.layers:
-            problems.append(f"task.{key} {task[key]} is more than the {config.model.layers} layers of the model")
+    new, layers = task.reinitialised_layers, config.model.layers
+    if new > layers:
+        problems.append(f"task.reinitialised_layers {new} is more than the {layers} layers of the model")
     if task.patience and not task.valid:
         problems.append("task.patience needs task.valid, on whose metric a run ends early")
     return list(dict.fromkeys(problems))
@@ -172,27 +160,31 @@ def prepare(start: Start, kind: type[Task]) -> Prepared:
     for name, split in splits.items():
         if not split.rows:
             raise InputError(f"task.{name} {named[name]}: there is no example in it")
-    every_size = [task.size(row) for split in splits.values() for row in split.rows]
-    sizes = bucket_sizes(every_size, config.task.sizes, task.multiple)
+    lengths = {name: [task.size(row) for row in split.rows] for name, split in splits.items()}
+    sizes = bucket_sizes(lengths.pop("train"), config.task.sizes, task.multiple)  # which no other split may change
     feed = TaskFeed(task, splits["train"].rows, config.batch_size, config.seed, sizes)
+    longer = [length for of_split in lengths.values() for length in of_split if length > sizes[-1]]
+    eval_sizes = sizes + (bucket_sizes(longer, config.task.sizes, task.multiple) if longer else [])
     config.total_steps = config.task.epochs * feed.steps_per_epoch
     config.optimizer.warmup_steps = int(config.task.warmup_fraction * config.total_steps)
     every = max(feed.steps_per_epoch // config.task.evaluations_per_epoch, 1)
     config.checkpoint.every, config.eval.every = every, every if "valid" in splits else 0
-    return Prepared(config.lock(), task, splits, sizes, feed, notes)
+    return Prepared(config.lock(), task, splits, eval_sizes, feed, notes)
 
 
 def task_trainable(prepared: Prepared, spec: ModelSpec, layout: Layout) -> Trainable:
     """Returns the model and loss of a task."""
-    task, sizes = prepared.task, prepared.sizes
+    task, sizes = prepared.task, prepared.feed.sizes
     model = task.model(spec, layout)
 
     def init(key, _):
         alone = task.model(dataclasses.replace(spec, attention="xla"), ONE_DEVICE)  # which accepts any length
         shapes = batch_shapes(task, 1, sizes[0])
-        return alone.init(key, {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}, None)[
-            "params"
-        ]
+        batch = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+        return alone.init(key, batch, None)["params"]
+
+    def shapes_of(sizes):
+        return lambda rows: tuple(batch_shapes(task, rows, size) for size in reversed(sizes))
 
     def loss(params, batch, counts, seeds):
         return task.loss(model.apply({"params": params}, batch, seeds), batch, counts)
@@ -206,7 +198,8 @@ def task_trainable(prepared: Prepared, spec: ModelSpec, layout: Layout) -> Train
         counts=task.counts,
         loss=loss,
         evaluate=evaluate,
-        batch_shapes=lambda rows: tuple(batch_shapes(task, rows, size) for size in reversed(sizes)),
+        batch_shapes=shapes_of(sizes),
+        eval_shapes=shapes_of(prepared.eval_sizes),
         layouts=layouts(task, spec),
         flops=None,
     )
@@ -228,7 +221,7 @@ def task_program(prepared: Prepared, mesh: Mesh, vocab_size: int) -> Program:
 def predictions_of(prepared: Prepared, program: Program, split: str) -> Predictions:
     """Returns the predictions for a split."""
     examples, rows = prepared.splits[split]
-    return Predictions(prepared.task, program, examples, rows, prepared.sizes, prepared.config.eval.batch_size)
+    return Predictions(prepared.task, program, examples, rows, prepared.eval_sizes, prepared.config.eval.batch_size)
 
 
 def evaluation_of(prepared: Prepared, program: Program, workdir: Path) -> Evaluation:
@@ -256,7 +249,7 @@ def finish(prepared: Prepared, program: Program, workdir: Path) -> None:
     for split in ("valid", "test"):
         if split in results:
             shown = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in results[split].items())
-            log(f"best checkpoint, step {step:,}, {split}: {shown}")
+            log(f"checkpoint of step {step:,}, {split}: {shown}")
 
 
 def write_json(path: Path, content: dict) -> None:

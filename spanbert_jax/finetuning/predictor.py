@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ class FineTuned:
     tokenizer: Tokenizer
     params: dict  # float32, numpy
     step: int
-    metrics: Mapping[str, float]  # on the validation data; {} if the run had none
 
 
 def restore(workdir: Path, kinds: Mapping[str, type[Task]]) -> FineTuned:
@@ -61,15 +59,15 @@ def restore(workdir: Path, kinds: Mapping[str, type[Task]]) -> FineTuned:
         if step is None or trained is None:
             raise InputError(f"workdir {workdir} has no complete checkpoint yet")
         tokenizer = saved_tokenizer(workdir, newest.record(trained)["vocabulary"])
-        metrics = best.record(step).get("metrics", {})
+        tuned = best.record(step).get("metrics", {})  # on the validation data, if the run had any
         params = best.read(step, "params")
     finally:
         best.close()
         newest.close()
     labels = json.loads((workdir / TASK_FILE).read_text(encoding="utf-8"))["labels"]
     task = kinds[config.task.name](config, tokenizer, labels)
-    task.tuned = metrics
-    return FineTuned(config, task, tokenizer, params, step, metrics)
+    task.tuned = tuned
+    return FineTuned(config, task, tokenizer, params, step)
 
 
 class Predictor:
@@ -135,8 +133,10 @@ def write_predictions(path: Path, task: Task, examples: list, predictions: list)
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
                 task.write(Path(folder) / path.name, examples, predictions)
-                written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)
-                for file in written:  # the file itself last
-                    shutil.move(file, path.parent / file.name)
+                written = sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name)  # that one last
+                for file in written:
+                    refuse_existing(path.parent / file.name)
+                for file in written:
+                    file.rename(path.parent / file.name)
     except OSError as error:
         raise InputError(f"{path}: cannot write it ({error.strerror or error})") from error

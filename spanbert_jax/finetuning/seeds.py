@@ -23,6 +23,8 @@ def finetune_seeds(config, workdir: Path, kind: type[Task], allowed: Collection[
         one.seed = seed
         if code := finetune(one.lock(), workdir / f"seed_{seed}", kind, allowed):
             return code
+    if not is_first():  # only the first process has written results
+        return 0
     results = [json.loads((workdir / f"seed_{seed}" / RESULTS_FILE).read_text(encoding="utf-8")) for seed in seeds]
     summary: dict = {"seeds": list(seeds), "metric": results[0]["metric"]}
     for split in ("valid", "test"):
@@ -32,8 +34,7 @@ def finetune_seeds(config, workdir: Path, kind: type[Task], allowed: Collection[
             }
             shown = (f"{name.replace('_', ' ')} {v['mean']:.4g} ± {v['std']:.2g}" for name, v in summary[split].items())
             log(f"{number} seeds, {split}: {'  '.join(shown)}")
-    if is_first():
-        write_json(workdir / RESULTS_FILE, summary)
+    write_json(workdir / RESULTS_FILE, summary)
     return 0
 
 

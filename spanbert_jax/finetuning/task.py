@@ -54,7 +54,7 @@ class Task(abc.ABC):
     bucketed: ClassVar[str] = "L"
     multiple: ClassVar[int] = 8  # to which sizes of the bucketed letter are rounded up
     fields: Mapping[str, Field] = {}  # batch arrays besides the encoder's
-    layouts: ClassVar[Layouts] = ((r".*", ()),)  # of the head's parameters, by path within it
+    layouts: ClassVar[Layouts] = ((r"(?!(.+/)?norm).*", ()),)  # of the head's parameters, by path; norms have theirs
     # Export: class of transformers with the same head, and its names of modules of ours, as in names.ENCODER.
     transformers_class: ClassVar[str] = ""
     exported: ClassVar[Mapping[str, str]] = {}
@@ -67,7 +67,7 @@ class Task(abc.ABC):
           tokenizer: of the run.
           labels: what `labels_of` returned for the training examples.
         """
-        self.config, self.options, self.tokenizer, self.labels = config, config[self.name], tokenizer, labels
+        self.config, self.options, self.tokenizer, self.labels = config, config.get(self.name), tokenizer, labels
         self.tuned: Mapping[str, float] = {}  # metrics of the best checkpoint on the validation data, for `decode`
 
     # Data
@@ -92,9 +92,13 @@ class Task(abc.ABC):
         return cls.read(config, source)
 
     @classmethod
+    @abc.abstractmethod
     def parse(cls, config, inputs: Sequence[Any]) -> list:
-        """Returns the examples of unlabelled inputs of the Python API, such as texts."""
-        raise NotImplementedError
+        """Returns the examples of unlabelled inputs of the Python API, such as texts.
+
+        Raises:
+          InputError: an input is not of the task's form.
+        """
 
     @classmethod
     def labels_of(cls, config, examples: list) -> dict[str, Any]:

@@ -82,8 +82,9 @@ def weight_decay(optimizer) -> optax.GradientTransformation:
 def layer_rates(optimizer, layers: int) -> np.ndarray:
     """Returns the factors of the rates of the embeddings and of each layer, float32 [1 + layers].
 
-    With optimizer.layer_decay d, layer i of n = 1, 2, ... has the factor d^(n + 1 - i), the embeddings d^(n + 1) (as in
-    ELECTRA; Clark et al. 2020). The embeddings and the first `frozen_layers` layers have 0, if there are any.
+    With optimizer.layer_decay d, layer i of n = 1, 2, ... has the factor d^(n + 1 - i), the embeddings d^(n + 1), and
+    heads 1 (as in the program of BEiT; Bao et al. 2022). The embeddings and the first `frozen_layers` layers have 0, if
+    there are any.
     """
     depth = np.arange(layers + 1)
     rates = np.float32(optimizer.layer_decay) ** (layers + 1 - depth)

@@ -16,9 +16,10 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.finetuning.task import Output, Task, encoder_states, single_sequence
+from spanbert_jax.finetuning.task import Output, Task, encoder_states, single_sequence, weighted_mean_count
 from spanbert_jax.finetuning.task import Row as BatchRow
 from spanbert_jax.labelled.table import GLUE, Row, read_glue, read_label_files, read_table
+from spanbert_jax.labelled.tfds import PREFIX, name_and_split, read_tfds_rows
 from spanbert_jax.model.dropout import dropout, fold_in
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.linear import Linear
@@ -93,9 +94,11 @@ class Classification(Task):
 
     @classmethod
     def read(cls, config, source):
-        """Reads a table, files of labels, or FOLDER/SPLIT of a GLUE task."""
+        """Reads a table, files of labels, FOLDER/SPLIT of a GLUE task, or tfds:glue/TASK/SPLIT."""
         options = config.classification
         kind, _, name = options.format.partition(":")
+        if source.startswith(PREFIX):
+            return read_tfds_rows(*name_and_split(source)), []
         if kind == "glue":
             path = Path(source)
             return read_glue(name, path.parent, path.name)
@@ -108,13 +111,16 @@ class Classification(Task):
     def read_unlabelled(cls, config, source):
         """Reads a table without the column of labels; a split of GLUE as `read` does."""
         options = config.classification
-        if options.format.startswith("glue:"):
+        if options.format.startswith("glue:") or source.startswith(PREFIX):
             return cls.read(config, source)
         return read_table(source, columns_of(*options.text), None), []
 
     @classmethod
     def parse(cls, config, inputs: Sequence[Any]):
         """Takes a text or a pair of texts each."""
+        for number, texts in enumerate(inputs):
+            if not isinstance(texts, str) and not (len(texts) == 2 and all(isinstance(text, str) for text in texts)):
+                raise InputError(f"input {number}: {texts!r} is neither a text nor a pair of texts")
         return [
             Row(str(number), (texts,) if isinstance(texts, str) else tuple(texts), None)
             for number, texts in enumerate(inputs)
@@ -162,7 +168,7 @@ class Classification(Task):
 
     def counts(self, batch):
         """Returns the number of labelled rows."""
-        return {NAME: jnp.maximum(jnp.sum(batch["weight"]), 1.0)}
+        return {NAME: weighted_mean_count(batch["weight"])}
 
     def loss(self, outputs: jax.Array, batch, counts):
         """Returns the cross-entropy, or the squared error."""

@@ -81,6 +81,10 @@ class SpanFiller:
           InputError: it has no trained MLM head.
         """
         config = model.config
+        if MLM not in model.objectives:
+            raise InputError(
+                "the model is fine-tuned and has no MLM head: name the pretraining run that it started from"
+            )
         if config.objectives.mlm_weight == 0:
             raise InputError(
                 "the model has no trained MLM head (objectives.mlm_weight = 0): use one that was trained with it"

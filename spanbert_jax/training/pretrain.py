@@ -13,7 +13,6 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.data.batches import Feed, open_corpus
 from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
-from spanbert_jax.folders import reporting_full_disk
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
@@ -21,14 +20,7 @@ from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
 from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
 from spanbert_jax.training.run import Run
-from spanbert_jax.training.workdir import (
-    check_shared,
-    check_workdir,
-    locked,
-    newest_checkpoint,
-    write_config,
-    write_config_if_absent,
-)
+from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
 
 
 def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
@@ -59,9 +51,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
         keep_compiled(config.compile_cache)
         with agreed():
             if is_first():
-                stack.enter_context(locked(workdir))
-                stack.enter_context(reporting_full_disk(workdir, lambda: newest_checkpoint(workdir)))
-                write_config_if_absent(workdir, config)
+                stack.enter_context(occupied(workdir, config))
                 open_corpus(config, tokenizer, workdir, log)  # makes the store if there is none
         with agreed():
             check_shared(workdir)

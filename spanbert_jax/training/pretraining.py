@@ -31,6 +31,8 @@ def all_problems(config, device) -> list[str]:
         *objectives.objective_problems(config),
         *optimizer_problems(config.optimizer),
     ]
+    if "task" in config:
+        problems.append(f"the config is of the task {config.task.name!r}, not of pretraining: see scripts/finetune.py")
     return list(dict.fromkeys(problems))
 
 

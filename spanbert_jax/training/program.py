@@ -39,12 +39,18 @@ class Program:
         """The sizes and choices of the model."""
         return self.trainable.spec
 
-    def batch_shapes(self, rows: int) -> list[dict[str, jax.ShapeDtypeStruct]]:
-        """Returns shapes and layouts of global batches, the largest first, to compile the steps without data."""
+    def batch_shapes(self, rows: int, evaluated: bool = False) -> list[dict[str, jax.ShapeDtypeStruct]]:
+        """Returns shapes and layouts of global batches, the largest first, to compile the steps without data.
+
+        Args:
+          rows: of a batch.
+          evaluated: whether they are those of the evaluation.
+        """
         layout = sharding.batch_sharding(self.mesh)
+        every = (evaluated and self.trainable.eval_shapes) or self.trainable.batch_shapes
         return [
             {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout) for name, leaf in shapes.items()}
-            for shapes in self.trainable.batch_shapes(rows)
+            for shapes in every(rows)
         ]
 
     def put(self, batch: dict[str, np.ndarray], rows: int | None = None) -> Batch:
@@ -64,7 +70,7 @@ class Program:
           DoesNotFit: a step needs more memory than a device has.
         """
         began = time.perf_counter()
-        batches, eval_batches = (self.batch_shapes(rows) for rows in (config.batch_size, config.eval.batch_size))
+        batches, eval_batches = self.batch_shapes(config.batch_size), self.batch_shapes(config.eval.batch_size, True)
         train_step = _compiled(self.train_step, self.state, batches)
         eval_step = _compiled(self.eval_step, self.state.params, eval_batches) if config.eval.every else self.eval_step
         sizes = f", {len(batches)} sizes of batches" if len(batches) > 1 else ""

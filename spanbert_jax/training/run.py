@@ -32,7 +32,7 @@ class Feed(Protocol):
 
 
 class Evaluation:
-    """The evaluation of a state's parameters."""
+    """The evaluation of a state's parameters. This one, the base of others, evaluates nothing."""
 
     title = "held-out text"  # of what it evaluates on
 
@@ -41,7 +41,7 @@ class Evaluation:
 
         Returns None as soon as `interrupted` does not return 0; it is called once per batch in all processes.
         """
-        raise NotImplementedError
+        return {}
 
     def keep(self, step: int, params, metrics: dict[str, float]) -> None:
         """Called with the metrics of a step, before they are logged."""
@@ -132,7 +132,7 @@ class Run:
             if message := profile.after(done, metrics):
                 self.writer.log(message)
             code = stop.poll()
-            last = done == config.total_steps or bool(code)
+            last, over = done == config.total_steps or bool(code), False
             if last or self.pause_due(done):
                 self.report(pending)
                 pending = None
@@ -140,8 +140,9 @@ class Run:
                     self.checkpoints.save(done, state, self.record)
                 if self.evaluation_due(done) and not code:
                     code = self.evaluate(state, done, stop)
+                    over = self.evaluation.over(done)
                 self.throughput.restart()
-            if code or self.evaluation.over(done):
+            if code or over:
                 self.checkpoints.save(done, state, self.record)
                 break
         profile.close()

@@ -38,6 +38,8 @@ class Trainable:
     flops: int | None  # of a forward pass over one row; None if rows differ in size
     # counts -> what gradients are divided by, before they are clipped; None: nothing
     divisor: Callable[[Counts], jax.Array] | None = None
+    # As batch_shapes, of the batches of the evaluation; None: batch_shapes.
+    eval_shapes: Callable[[int], tuple[dict[str, jax.ShapeDtypeStruct], ...]] | None = None
 
 
 @flax.struct.dataclass

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import Tokenizer, restored_tokenizer
 from spanbert_jax.errors import DiskFull, DoesNotFit, InputError
-from spanbert_jax.folders import replace_file, temporary_folder, try_lock
+from spanbert_jax.folders import replace_file, reporting_full_disk, temporary_folder, try_lock
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.objectives.pretraining import Objectives, with_heads
@@ -50,6 +50,10 @@ def check_workdir(workdir: Path, config, allowed: Collection[str] = ()) -> None:
             return  # a prepared store, or the files of a process that was killed early
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
     before = read_config(workdir)
+    if ("task" in before) != ("task" in config):
+        kinds = "fine-tuning", "pretraining"
+        before_is, now_is = kinds if "task" in before else kinds[::-1]
+        raise InputError(f"workdir {workdir} is of {before_is}, and this is {now_is}: give another --workdir")
     refuse(changes(before, config, newest_step(workdir) or 0), before, config, allowed, f"workdir {workdir}")
 
 
@@ -137,6 +141,19 @@ def locked(workdir: Path) -> Iterator[None]:
             raise
 
 
+@contextlib.contextmanager
+def occupied(workdir: Path, config) -> Iterator[None]:
+    """Locks the folder as `locked` does, reports a full disk with the newest checkpoint, and writes config.json if new.
+
+    Raises:
+      InputError: as locked.
+      DiskFull: while entered, the disk is full.
+    """
+    with locked(workdir), reporting_full_disk(workdir, lambda: newest_checkpoint(workdir)):
+        write_config_if_absent(workdir, config)
+        yield
+
+
 def _remove(entries: Iterable[Path]) -> None:
     for entry in list(entries):
         if entry.is_dir():
@@ -169,7 +186,8 @@ def restore_run(workdir: Path, step: int | None = None) -> TrainedModel:
         params = jax.device_put(checkpoints.read(step, "params"), device)
     finally:
         checkpoints.close()
-    return TrainedModel(config, tokenizer, one_device_spec(config, tokenizer, device), with_heads(config), params)
+    heads = tuple(head for head in with_heads(config) if head.name in params)  # fine-tuning keeps the encoder alone
+    return TrainedModel(config, tokenizer, one_device_spec(config, tokenizer, device), heads, params)
 
 
 def one_device_spec(config, tokenizer: Tokenizer, device: jax.Device) -> ModelSpec:

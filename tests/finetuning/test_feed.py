@@ -17,7 +17,7 @@ class Plain(Task):
 
     name = "plain"
     metric = "none"
-    read = labels_of = features = model = counts = loss = decode = score = write = None
+    read = parse = labels_of = features = model = counts = loss = decode = score = write = None
 
     def __init__(self):
         self.tokenizer = SimpleNamespace(pad_id=0)

@@ -11,9 +11,12 @@ from spanbert_jax.finetuning.evaluation import BEST
 from spanbert_jax.finetuning.feed import TaskFeed
 from spanbert_jax.finetuning.seeds import finetune_seeds
 from spanbert_jax.tasks import TASKS, load
+from spanbert_jax.tasks.fill_spans import SpanFiller
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import read_metrics
+from spanbert_jax.training.pretrain import pretrain
 from tests.finetuning.conftest import run_on, task_config
+from tests.small import small_config
 
 CLOCK = ("tokens_per_second", "steps_per_second", "host_memory_bytes")
 
@@ -40,8 +43,7 @@ class Killed(BaseException):
     """The end of a process, as far as files are concerned."""
 
 
-@pytest.mark.parametrize("step", [9, 12], ids=["between checkpoints", "after an evaluation"])
-def test_a_killed_run_resumes_to_the_same_bits(examples, finished, tmp_path, monkeypatch, step):
+def test_a_run_killed_twice_resumes_to_the_same_bits(examples, finished, tmp_path, monkeypatch):
     training, save = TaskFeed.training, Checkpoints.save
 
     def saved(self, *arguments):
@@ -50,14 +52,16 @@ def test_a_killed_run_resumes_to_the_same_bits(examples, finished, tmp_path, mon
 
     def killed(self, start, part=None):
         for number, batch in enumerate(training(self, start, part), start):
-            if number == step:
+            if number == (9 if start == 0 else 12):  # between checkpoints, and after an evaluation
                 raise Killed
             yield batch
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(TaskFeed, "training", killed)
         patch.setattr(Checkpoints, "save", saved)
-        run_on(task_config(examples), tmp_path / "run")
+        for _ in range(2):
+            with pytest.raises(Killed):
+                run_on(task_config(examples), tmp_path / "run")
     assert run_on(task_config(examples), tmp_path / "run") == 0
     assert lines_of(tmp_path / "run") == lines_of(finished)
     assert results_of(tmp_path / "run") == results_of(finished)
@@ -139,7 +143,7 @@ def test_the_sizes_of_the_model_are_those_of_the_source(examples, finished, tmp_
     "changes, said",
     [
         (dict(task__train=""), "task.train names no examples"),
-        (dict(seq_len=200), "longer than the model's 64 positions"),
+        (dict(seq_len=200), "longer than the position table"),
         (dict(task__reinitialised_layers=3), "more than the 2 layers"),
         (dict(task__valid="", task__patience=1), "task.patience needs task.valid"),
         (dict(classification__format="xml"), "classification.format 'xml'"),
@@ -162,6 +166,26 @@ def test_a_run_of_other_examples_is_not_continued(examples, tmp_path):
     train.write_text(text.replace("king", "house", 1))
     with pytest.raises(InputError, match=r"task.train: 'text \w+' in the run, 'text \w+' now"):
         run_on(config, tmp_path / "run")
+
+
+def test_examples_that_are_only_evaluated_do_not_change_training(examples, finished, tmp_path):
+    longer = tmp_path / "valid.tsv"
+    longer.write_text((examples / "valid.tsv").read_text() + "king " * 60 + "\tgood\n")
+    config = task_config(examples, task__valid=str(longer), task__test="")
+    assert run_on(config, tmp_path / "run") == 0
+    losses, expected = (
+        [line["loss"] for line in lines_of(run) if "loss" in line] for run in (tmp_path / "run", finished)
+    )
+    assert losses == expected
+
+
+def test_a_fine_tuned_run_is_refused_where_a_pretrained_one_is_needed(examples, finished, tmp_path):
+    with pytest.raises(InputError, match="has no MLM head"):
+        SpanFiller.restored(finished, None)
+    with pytest.raises(InputError, match=r"scripts/finetune.py"):
+        pretrain(task_config(examples).lock(), tmp_path / "run")
+    with pytest.raises(InputError, match="fine-tuning"):
+        pretrain(small_config(data__store="none").lock(), finished)
 
 
 def test_python_predicts_as_the_evaluation_does(examples, finished):
