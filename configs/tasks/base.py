@@ -52,6 +52,19 @@ KNOBS: Sections = {
         "max_answer_length": Knob(30, "tokens of the longest answer that is predicted", at_least(1)),
         "n_best": Knob(20, "answers that are listed for a question", at_least(1)),
     },
+    "tagging": {
+        "words": Knob("", "field of the words, or their column from 0; empty: words or tokens, or the first column"),
+        "tags": Knob("", "field of the tags or spans, or their column; empty: tags, ner_tags, ner or spans; the last"),
+        "decoder": Knob(
+            "tokens",
+            "tokens: the first token of each word is classified; spans: each span is, and spans may be nested",
+            one_of("tokens", "spans"),
+        ),
+        "scheme": Knob("IOB2", "of the tags that tokens get, whatever that of the files is", one_of("IOB2", "BIOES")),
+        "context": Knob(0, "tokens of the same document that are shown before and after a sentence", at_least(0)),
+        "max_width": Knob(10, "words of the longest span that the decoder spans finds", at_least(1)),
+        "nested": Knob(False, "whether the decoder spans may predict spans within others"),
+    },
 }
 
 

@@ -56,8 +56,8 @@ class Task(abc.ABC):
     fields: Mapping[str, Field] = {}  # batch arrays besides the encoder's
     layouts: ClassVar[Layouts] = ((r"(?!(.+/)?norm).*", ()),)  # of the head's parameters, by path; norms have theirs
     # Export: class of transformers with the same head, and its names of modules of ours, as in names.ENCODER.
-    transformers_class: ClassVar[str] = ""
-    exported: ClassVar[Mapping[str, str]] = {}
+    transformers_class: str = ""
+    exported: Mapping[str, str] = {}
 
     def __init__(self, config, tokenizer: Tokenizer, labels: Mapping[str, Any]):
         """Prepares the task.

@@ -7,7 +7,7 @@ classes, or C = 1 for a number. Source: Devlin et al. 2019, section 4.1.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -71,7 +71,7 @@ class Classification(Task):
 
     name = NAME
     transformers_class = "BertForSequenceClassification"
-    exported: ClassVar[Mapping[str, str]] = {"pooler": "bert.pooler.dense", "output": "classifier"}
+    exported: Mapping[str, str] = {"pooler": "bert.pooler.dense", "output": "classifier"}
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -75,7 +75,7 @@ class QuestionAnswering(Task):
         "weight": Field("B", "float32"),
     }
     transformers_class = "BertForQuestionAnswering"
-    exported: ClassVar[Mapping[str, str]] = {"output": "qa_outputs"}
+    exported: Mapping[str, str] = {"output": "qa_outputs"}
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)

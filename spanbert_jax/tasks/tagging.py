@@ -1,0 +1,432 @@
+"""Named entities and other typed spans of words, and labels of words such as parts of speech.
+
+A row is [CLS] (words before) sentence (words after) [SEP]; a sentence that does not fit is divided into several rows.
+Two decoders:
+
+tokens  the first token of each word is classified: as the label of the word, or as a tag of tagging.scheme
+        (Devlin et al. 2019, section 5.3). Head: output/{kernel [D, C], bias [C]}.
+spans   each span of up to tagging.max_width words is classified as one of the types or as none, from the states of its
+        first and last token, and, as the head of the span boundary objective (Joshi et al. 2020, section 3.2), from
+        those of the tokens just before and just after it and an embedding of its width. Spans may be nested. Head:
+        begin/ and end/{kernel [2D, D], bias [D]}, widths [W, D], norm, output/{kernel [D, 1 + C], bias [1 + C]}.
+"""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.errors import InputError
+from spanbert_jax.finetuning.task import Output, Row, Task, encoder_states, single_sequence, weighted_mean_count
+from spanbert_jax.labelled.conll import OUTSIDE, PLAIN, PREFIXES, Sentence, Span, from_spans, to_spans, write_conll
+from spanbert_jax.labelled.tagged import Tagged, inner_spans, read_tagged, tagged_text
+from spanbert_jax.model.dropout import dropout, fold_in
+from spanbert_jax.model.layout import Layout
+from spanbert_jax.model.linear import Linear
+from spanbert_jax.model.parts import gelu, norm
+from spanbert_jax.model.spec import ModelSpec
+from spanbert_jax.objectives.objective import Field, cross_entropy_sum, gather_positions
+from spanbert_jax.scorers.conlleval import span_f1
+
+NAME = "tagging"
+
+
+class Piece(NamedTuple):
+    """What a row shows of a sentence: N words that have tokens."""
+
+    words: np.ndarray  # int32 [N], their numbers
+    first: np.ndarray  # int32 [N], the position of the first token of each
+
+
+class Tagger(nn.Module):
+    """An encoder with a head for C classes: of tokens, or of spans of up to `width` words."""
+
+    spec: ModelSpec
+    layout: Layout
+    classes: int
+    width: int  # 0: tokens are classified
+
+    @nn.compact
+    def __call__(self, batch, seeds):
+        """Returns float32 [B, L, C] for the tokens, or [B, L, W, C] for spans (first word, number of further words)."""
+        states = encoder_states(self.spec, self.layout, batch, seeds)
+        if self.width:
+            return SpanHead(self.spec, self.classes, self.width, name=NAME)(
+                states, batch["first"], batch["last"], seeds
+            )
+        return TokenHead(self.spec, self.classes, name=NAME)(states, seeds)
+
+
+class TokenHead(nn.Module):
+    """Classifies each token by its state."""
+
+    spec: ModelSpec
+    classes: int
+
+    @nn.compact
+    def __call__(self, states, seeds):
+        """Returns float32 [B, L, C] from states [B, L, D]."""
+        spec = self.spec
+        states = dropout(states, spec.dropout, None if seeds is None else fold_in(seeds, 100))
+        return Linear(spec, "BLD,DC->BLC", (spec.width, self.classes), dtype=jnp.float32, name="output")(states)
+
+
+class SpanHead(nn.Module):
+    """Classifies each span of up to W words by the states at its ends, inside and outside, and its width."""
+
+    spec: ModelSpec
+    classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, states, first, last, seeds):
+        """Returns float32 [B, L, W, C] from states [B, L, D] and the first and last token of each word, int [B, L]."""
+        spec, width = self.spec, self.spec.width
+
+        def projected(inner, outer, name):  # [B, L] positions twice -> [B, L, D]
+            ends = [gather_positions(states, positions) for positions in (inner, outer)]
+            return Linear(spec, "BLI,ID->BLD", (2 * width, width), name=name)(jnp.concatenate(ends, axis=-1))
+
+        begins = projected(first, jnp.maximum(first - 1, 0), "begin")
+        ends = projected(last, jnp.minimum(last + 1, states.shape[1] - 1), "end")
+        table = self.param("widths", nn.initializers.normal(spec.init_std), (self.width, width))
+        x = begins[:, :, None] + shifted(ends, self.width) + table.astype(spec.dtype)  # [B, L, W, D]
+        x = norm(spec, "norm")(gelu(x))
+        x = dropout(x, spec.dropout, None if seeds is None else fold_in(seeds, 100))
+        return Linear(spec, "BLWD,DC->BLWC", (width, self.classes), dtype=jnp.float32, name="output")(x)
+
+
+def shifted(x: jax.Array, width: int) -> jax.Array:
+    """Returns [B, L, W, ...] whose [:, i, w] is x[:, i + w], and 0 beyond the end, for x [B, L, ...]."""
+    length = x.shape[1]
+    padded = jnp.pad(x, ((0, 0), (0, width - 1)) + ((0, 0),) * (x.ndim - 2))
+    return jnp.stack([padded[:, more : more + length] for more in range(width)], axis=2)
+
+
+class Tagging(Task):
+    """Finds typed spans of words, or labels words."""
+
+    name = NAME
+
+    def __init__(self, config, tokenizer: Tokenizer, labels):
+        super().__init__(config, tokenizer, labels)
+        self.plain = labels["plain"]
+        self.metric = "accuracy" if self.plain else "f1"
+        self.width = self.options.max_width if self.options.decoder == "spans" else 0
+        types = labels["types"]
+        if self.width:
+            self.classes = ["", *types]  # "": of no type
+            self.fields: Mapping[str, Field] = {
+                "first": Field("BL", "int32"),
+                "last": Field("BL", "int32"),
+                "is_word": Field("BL", "float32"),
+                "types": Field("BLW", "int32"),
+            }
+        else:
+            prefixes = dict.fromkeys(PREFIXES[self.options.scheme])
+            self.classes = (
+                types if self.plain else [OUTSIDE, *(f"{a}-{b}" if b else a for b in types for a in prefixes)]
+            )
+            self.fields = {"label": Field("BL", "int32"), "weight": Field("BL", "float32")}
+            self.transformers_class = "BertForTokenClassification"
+            self.exported = {"output": "classifier"}
+        self.numbers = {name: number for number, name in enumerate(self.classes)}
+
+    @classmethod
+    def problems(cls, config):
+        """Returns what is wrong with config.tagging, one line each."""
+        if config.seq_len < 3:
+            return [f"seq_len {config.seq_len} has no place for a word beside [CLS] and [SEP]; give 3 or more"]
+        return []
+
+    # Data
+
+    @classmethod
+    def read(cls, config, source):
+        """Reads files of columns, JSON Lines or Parquet, or tfds:NAME/SPLIT."""
+        options = config[NAME]
+        examples, notes = read_tagged(source, options.words, options.tags), []
+        spans = [span for example in examples for span in example.spans or ()]
+        if not any(example.spans is not None for example in examples):
+            raise InputError(f"{source}: its {len(examples):,} sentences have no tags; give labelled ones")
+        wide = sum(last - first >= options.max_width for _, first, last in spans)
+        if wide and options.decoder == "spans":
+            notes.append(
+                f"{source}: {wide:,} of {len(spans):,} spans have more than tagging.max_width {options.max_width} words"
+                " and cannot be found"
+            )
+        return examples, notes
+
+    @classmethod
+    def read_unlabelled(cls, config, source):
+        """Reads the same; tags may be missing, and a record may be {"text": ...}."""
+        return read_tagged(source, config[NAME].words, config[NAME].tags), []
+
+    @classmethod
+    def parse(cls, config, inputs: Sequence[Any]):
+        """Takes a text or a list of words each."""
+        examples = []
+        for number, given in enumerate(inputs):
+            if isinstance(given, str):
+                examples.append(tagged_text(given, number))
+            elif isinstance(given, Sequence) and all(isinstance(word, str) for word in given):
+                examples.append(Tagged(tuple(given), None, number))
+            else:
+                raise InputError(f"input {number}: {given!r} is neither a text nor a list of words")
+        return examples
+
+    @classmethod
+    def labels_of(cls, config, examples: list[Tagged]):
+        """Returns {"plain": whether words have labels, "types": of spans, or the labels, "usual": that of most words}.
+
+        Raises:
+          InputError: the decoder cannot be trained on these.
+        """
+        options, where = config[NAME], f"task.train {config.task.train}"
+        plain = any(example.plain for example in examples)
+        types = Counter(kind for example in examples for kind, *_ in example.spans or ())
+        if not types:
+            raise InputError(f"{where}: no sentence has a span, so nothing can be trained on")
+        if options.decoder == "spans" and plain:
+            raise InputError(
+                f"{where}: its tags are labels of words, not of spans; give --config.tagging.decoder=tokens"
+            )
+        if options.decoder == "tokens" and any(inner_spans(example.spans or ()) for example in examples):
+            raise InputError(f"{where}: spans overlap, which tags cannot say; give --config.tagging.decoder=spans")
+        return {"plain": plain, "types": sorted(types), "usual": types.most_common(1)[0][0] if plain else OUTSIDE}
+
+    def features(self, examples: list[Tagged], training: bool) -> list[Row]:
+        """Returns a row for each sentence, or several if it does not fit; those of training have tags."""
+        tokens = self.tokenizer.encode([word for example in examples for word in example.words])
+        rows, end = [], 0
+        for _, document in itertools.groupby(enumerate(examples), lambda numbered: numbered[1].document):
+            of_document = list(document)
+            begin, end = end, end + sum(len(example.words) for _, example in of_document)
+            outer, first = (begin, end), begin  # words that may be context, and the first of the sentence
+            for number, example in of_document:
+                if training and example.spans is None:
+                    raise InputError(
+                        f"task.train: sentence {number + 1} ({' '.join(example.words[:5])} ...) has no tags"
+                    )
+                words = first, first + len(example.words)
+                rows += [
+                    self._row(number, example, tokens, piece, words[0], outer) for piece in self._pieces(tokens, *words)
+                ]
+                first = words[1]
+        return rows
+
+    def _pieces(self, tokens: list[list[int]], begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yields the words (first, last + 1) of each row for the words of a sentence; at least one word a row."""
+        room, first, used = self.config.seq_len - 2, begin, 0
+        for word in range(begin, end):
+            size = min(len(tokens[word]), room)
+            if used + size > room:
+                yield first, word
+                first, used = word, 0
+            used += size
+        if used:
+            yield first, end
+
+    def _row(self, number: int, example: Tagged, tokens, piece: tuple[int, int], begin: int, outer) -> Row:
+        """Returns the row of words `piece` of a sentence.
+
+        Args:
+          number: of the example.
+          example: the sentence.
+          tokens: of each word of all examples, by which words are numbered here.
+          piece: first word, and the one after the last.
+          begin: first word of the sentence.
+          outer: first word of its document, and the one after the last.
+        """
+        room = self.config.seq_len - 2
+        sizes = [min(len(tokens[word]), room) for word in range(*piece)]
+        before, after = self._context(tokens, piece, outer, room - sum(sizes))
+        inside = [token for word, size in zip(range(*piece), sizes) for token in tokens[word][:size]]
+        arrays = single_sequence(self.tokenizer, [*before, *inside, *after])
+        last = len(before) + np.cumsum(sizes, dtype=np.int32)  # with [CLS] before
+        kept = np.flatnonzero(sizes)
+        shown = Piece((kept + piece[0] - begin).astype(np.int32), (last - sizes + 1)[kept].astype(np.int32))
+        return Row(number, arrays | self._targets(example, shown, last[kept], len(arrays["tokens"])), shown)
+
+    def _context(self, tokens, piece: tuple[int, int], outer, room: int) -> tuple[list[int], list[int]]:
+        """Returns up to tagging.context tokens of whole words before and after a piece, in `room` tokens together."""
+        found: list[list[list[int]]] = []
+        for words in (range(piece[0] - 1, outer[0] - 1, -1), range(piece[1], outer[1])):
+            side: list[list[int]] = []
+            left = min(self.options.context, room // (2 - len(found)))
+            for word in words:
+                if len(tokens[word]) > left:
+                    break
+                left -= len(tokens[word])
+                side.append(tokens[word])
+            room -= sum(map(len, side))
+            found.append(side)
+        before, after = found
+        return [token for word in reversed(before) for token in word], [token for word in after for token in word]
+
+    def _targets(self, example: Tagged, piece: Piece, last: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of Task.fields of a row of `length` tokens, of which `last` [N] are the last of words."""
+        spans = example.spans or ()
+        if not self.width:
+            label, weight = np.zeros(length, np.int32), np.zeros(length, np.float32)
+            if example.spans is not None and not inner_spans(spans):
+                tags = from_spans(spans, len(example.words), PLAIN if self.plain else self.options.scheme)
+                numbers = [self.numbers.get(tags[word], -1) for word in piece.words]
+                label[piece.first] = np.maximum(numbers, 0)
+                weight[piece.first] = np.array(numbers) >= 0
+            return {"label": label, "weight": weight}
+        count = len(piece.words)
+        arrays = {name: np.zeros(length, np.int32) for name in ("first", "last")}
+        arrays["first"][:count], arrays["last"][:count] = piece.first, last
+        types = np.zeros((length, self.width), np.int32)
+        place = {word: index for index, word in enumerate(piece.words.tolist())}
+        for kind, start, stop in spans:
+            index, more = place.get(start, -1), place.get(stop, -1) - place.get(start, -1)
+            if index >= 0 <= more < self.width:
+                types[index, more] = self.numbers.get(kind, 0)
+        return arrays | {"is_word": (np.arange(length) < count).astype(np.float32), "types": types}
+
+    def sizes(self):
+        """Returns W, the words of the longest span."""
+        return {"W": self.width} if self.width else {}
+
+    # Model
+
+    def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
+        """Returns the tagger."""
+        return Tagger(spec, layout, len(self.classes), self.width)
+
+    def counts(self, batch):
+        """Returns the number of words with a tag, or of spans."""
+        return {NAME: weighted_mean_count(self._weights(batch))}
+
+    def _weights(self, batch) -> jax.Array:
+        """Returns what is classified: float32 [B, L] of tokens, or [B, L, W] of spans whose last word is in the row."""
+        if not self.width:
+            return batch["weight"]
+        return batch["is_word"][:, :, None] * shifted(batch["is_word"], self.width)
+
+    def loss(self, outputs: jax.Array, batch, counts):
+        """Returns the cross-entropy."""
+        weights, targets = self._weights(batch), batch["types" if self.width else "label"]
+        rows = len(outputs)
+        total, correct = cross_entropy_sum(
+            outputs.reshape(rows, -1, len(self.classes)), targets.reshape(rows, -1), weights.reshape(rows, -1)
+        )
+        return total / counts[NAME], {NAME: {"loss": total, "accuracy": correct}}
+
+    def predictions(self, outputs: jax.Array, batch):
+        """Returns class and its probability, int32 and float32 [B, L] of tokens or [B, L, W] of spans."""
+        classes = jnp.argmax(outputs, axis=-1)
+        if self.width:
+            classes = jnp.where(self._weights(batch) > 0, classes, 0)
+        return {"class": classes.astype(jnp.int32), "probability": jnp.max(jax.nn.softmax(outputs), axis=-1)}
+
+    # Predictions
+
+    def decode(self, examples: list[Tagged], outputs: list[Output]):
+        """Returns {"spans": [{"type", "first", "last" (words), "score", and of a text "start", "end", "text"}]}.
+
+        Scores are probabilities; of several tags, the least one. For labels of words it is {"tags": [one for each]}.
+        """
+        tags = [[self.labels["usual"]] * len(example.words) for example in examples]
+        scores = [np.zeros(len(example.words)) for example in examples]
+        scored: list[list[tuple[float, Span]]] = [[] for _ in examples]
+        for (number, _, piece), arrays in outputs:
+            if self.width:
+                for start, more in zip(*np.nonzero(arrays["class"])):
+                    kind = self.classes[arrays["class"][start, more]]
+                    span = (kind, int(piece.words[start]), int(piece.words[start + more]))
+                    scored[number].append((float(arrays["probability"][start, more]), span))
+                continue
+            for word, position in zip(piece.words, piece.first):
+                tags[number][word] = self.classes[arrays["class"][position]]
+                scores[number][word] = arrays["probability"][position]
+        if self.plain:
+            return [{"tags": of} for of in tags]
+        if not self.width:
+            for number, of in enumerate(tags):
+                spans = to_spans(of, self.options.scheme)
+                scored[number] = [(float(scores[number][span[1] : span[2] + 1].min()), span) for span in spans]
+        return [
+            {"spans": [described(example, *one) for one in compatible(of, self.options.nested)]}
+            for example, of in zip(examples, scored)
+        ]
+
+    def score(self, examples: list[Tagged], predictions):
+        """Returns conlleval's precision, recall and F1 of spans in percent, and F1 by type; or accuracy in percent."""
+        known = [(example, given) for example, given in zip(examples, predictions) if example.spans is not None]
+        if self.plain:
+            pairs = [
+                (kind, tag) for example, given in known for (kind, *_), tag in zip(example.spans or (), given["tags"])
+            ]
+            return {"accuracy": 100 * sum(gold == tag for gold, tag in pairs) / max(len(pairs), 1)}
+        gold = [set(example.spans or ()) for example, _ in known]
+        scores = span_f1(gold, [set(spans_of(given)) for _, given in known])
+        by_type = {f"f1_{kind}": of["f1"] for kind, of in scores["per_type"].items()}
+        return {name: scores[name] for name in ("f1", "precision", "recall")} | by_type
+
+    def write(self, path: Path, examples: list[Tagged], predictions):
+        """Writes columns of word, tag and predicted tag (IOB2) for conlleval, or, to a .jsonl, records with spans.
+
+        Of spans that overlap, columns have the outer ones.
+        """
+        if path.suffix == ".jsonl":
+            with path.open("w", encoding="utf-8") as file:
+                for example, given in zip(examples, predictions):
+                    record = {"text": example.text} if example.text else {"words": example.words}
+                    file.write(json.dumps(record | given, ensure_ascii=False) + "\n")
+            return
+        scheme = PLAIN if self.plain else "IOB2"
+
+        def tags_of(spans, length):
+            inner = inner_spans(spans)
+            return from_spans([span for span in spans if span not in inner], length, scheme)
+
+        sentences = [
+            Sentence(example.words, () if example.spans is None else tags_of(example.spans, len(example.words)))
+            for example in examples
+        ]
+        found = [
+            given["tags"] if self.plain else tags_of(spans_of(given), len(example.words))
+            for example, given in zip(examples, predictions)
+        ]
+        write_conll(path, sentences, found)
+
+
+def spans_of(prediction: dict[str, Any]) -> list[Span]:
+    """Returns the spans of a prediction."""
+    return [(span["type"], span["first"], span["last"]) for span in prediction["spans"]]
+
+
+def described(example: Tagged, score: float, span: Span) -> dict[str, Any]:
+    """Returns a span as it is predicted; see Tagging.decode."""
+    kind, first, last = span
+    found = {"type": kind, "first": first, "last": last, "score": score}
+    if example.ranges:
+        start, end = example.ranges[first][0], example.ranges[last][1]
+        found |= {"start": start, "end": end, "text": example.text[start:end]}
+    return found
+
+
+def compatible(scored: Iterable[tuple[float, Span]], nested: bool) -> list[tuple[float, Span]]:
+    """Returns spans that do not overlap, or, if `nested`, do not cross, in order; the best ones are taken first."""
+    taken: list[tuple[float, Span]] = []
+    for score, (kind, first, last) in sorted(scored, key=lambda one: (-one[0], one[1][1:])):
+        apart = all(
+            last < begin
+            or end < first
+            or (nested and ((first <= begin and end <= last) or (begin <= first and last <= end)))
+            for _, (_, begin, end) in taken
+        )
+        if apart:
+            taken.append((score, (kind, first, last)))
+    return sorted(taken, key=lambda one: (one[1][1], -one[1][2]))
