@@ -55,9 +55,14 @@ class Task(abc.ABC):
     multiple: ClassVar[int] = 8  # to which sizes of the bucketed letter are rounded up
     fields: Mapping[str, Field] = {}  # batch arrays besides the encoder's
     layouts: ClassVar[Layouts] = ((r"(?!(.+/)?norm).*", ()),)  # of the head's parameters, by path; norms have theirs
-    # Export: class of transformers with the same head, and its names of modules of ours, as in names.ENCODER.
+    # Export: class of transformers with the same head, its names of modules of the head, keys of its config.json that
+    # follow from the labels, and the name of the task on the Hugging Face hub.
     transformers_class: str = ""
     exported: Mapping[str, str] = {}
+    transformers_config: Mapping[str, Any] = {}
+    pipeline: ClassVar[str] = "feature-extraction"
+    program_outputs: str = ""  # what the model returns, for people; "": it reads more than the encoder's arrays
+    takes_pairs: bool = False  # whether a row has two texts
 
     def __init__(self, config, tokenizer: Tokenizer, labels: Mapping[str, Any]):
         """Prepares the task.
@@ -218,3 +223,10 @@ def single_sequence(tokenizer: Tokenizer, *parts: Sequence[int]) -> Arrays:
 def weighted_mean_count(weights: jax.Array) -> jax.Array:
     """Returns the sum of the weights, at least 1."""
     return jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def class_names(names: Sequence[str]) -> dict[str, Any]:
+    """Returns the keys of transformers' config.json that name classes."""
+    return {"id2label": {str(number): name for number, name in enumerate(names)}} | {
+        "label2id": {name: number for number, name in enumerate(names)}
+    }

@@ -2,7 +2,10 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from safetensors.numpy import save_file
 
@@ -82,7 +85,9 @@ def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokeniz
     return left_out
 
 
-def write_description(folder: Path, shapes: Shapes, config, tokenizer: Tokenizer) -> None:
+def write_description(
+    folder: Path, shapes: Shapes, config, tokenizer: Tokenizer, settings: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Writes the tokenizer with all files that AutoTokenizer reads, and the config.json of a model.
 
     An encoder that is not BERT's gets no config.json.
@@ -92,10 +97,11 @@ def write_description(folder: Path, shapes: Shapes, config, tokenizer: Tokenizer
       shapes: of the model's parameters, by path.
       config: the whole config of the run.
       tokenizer: of the run.
+      settings: keys of config.json that others do not imply.
     """
     texts = {"tokenizer_config.json": tokenizer_config(config, tokenizer), "special_tokens_map.json": special_tokens()}
     if not encoder_differences(config):
-        texts["config.json"] = model_config(shapes, config, tokenizer)
+        texts["config.json"] = model_config(shapes, config, tokenizer) | dict(settings)
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)

@@ -1,6 +1,7 @@
 """The model card of an exported run: its use, training data, config and metrics."""
 
 import math
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -68,6 +69,44 @@ of says how it was trained.
 {use}"""
 
 
+FINE_TUNED = """---
+library_name: {library}
+pipeline_tag: {pipeline}
+tags:
+- bert
+---
+
+# {name}
+
+A BERT encoder with a head for the task `{task}`, fine-tuned with spanbert_jax: {layers} layers of width {width} with
+{heads} heads, {number:,} parameters, {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens.
+It started from `{start}`. Weights after step {step:,} of {total:,}.
+
+## Use
+
+{use}
+## Data
+
+Trained on `{train}`. To be added before publication: the language of the text and its licence.
+
+## Training
+
+The config, whose keys `configs/base.py` and `configs/tasks/base.py` explain:
+
+```json
+{config}
+```
+
+## Metrics
+
+On `{valid}`, by which the step was chosen:
+
+| metric | value |
+|---|---|
+{metrics}
+"""
+
+
 def sizes_for_card(config: ConfigDict, shapes: Shapes, tokenizer: Tokenizer) -> dict:
     """Returns what both kinds of cards say of a model."""
     return dict(
@@ -132,5 +171,44 @@ def model_card(
         seen=tokens * step,
         config=config_lib.to_json(config),
         metrics="\n".join(rows),
+        **sizes_for_card(config, shapes, tokenizer),
+    )
+
+
+def fine_tuned_card(
+    config: ConfigDict,
+    shapes: Shapes,
+    tokenizer: Tokenizer,
+    step: int,
+    metrics: Mapping[str, float],
+    pipeline: str,
+    library: str,
+    use: str,
+) -> str:
+    """Returns the README.md of an export of a fine-tuned model.
+
+    Args:
+      config: the complete config of the run.
+      shapes: of the parameters, by path.
+      tokenizer: of the run.
+      step: of the checkpoint.
+      metrics: on the validation data, by name; none if there were none.
+      pipeline: name of the task on the Hugging Face hub.
+      library: see model_card.
+      use: see model_card.
+    """
+    task = config.task
+    return FINE_TUNED.format(
+        library=library,
+        pipeline=pipeline,
+        use=use,
+        task=task.name,
+        start=config.init.path or "random parameters",
+        step=step,
+        total=config.total_steps,
+        train=task.train,
+        valid=task.valid or "no data",
+        config=config_lib.to_json(config),
+        metrics="\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items()),
         **sizes_for_card(config, shapes, tokenizer),
     )

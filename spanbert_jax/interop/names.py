@@ -7,7 +7,7 @@ layer, Linear weights [out, in], attention heads flattened. The objectives give 
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -100,6 +100,21 @@ def to_theirs(params: Weights) -> Weights:
         for name, layer in zip(_names(path, array.shape), array if _is_stacked(path) else [array]):
             layer = layer.reshape(shape[::-1]).T if path.endswith("/kernel") else layer.reshape(shape)
             theirs[name] = np.ascontiguousarray(layer)
+    return theirs
+
+
+def module_tensors(params: Weights, names: Mapping[str, str]) -> Weights:
+    """Returns tensors by their names of parameters of modules by our paths, such as those of the head of a task.
+
+    Args:
+      params: ours, by path.
+      names: our path of a module -> their name.
+    """
+    theirs = {}
+    for path, array in params.items():
+        module, _, leaf = path.rpartition("/")
+        tensor = array.T if leaf == "kernel" else array
+        theirs[f"{names[module]}.{LEAVES[leaf]}"] = np.ascontiguousarray(tensor)
     return theirs
 
 

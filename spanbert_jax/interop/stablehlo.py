@@ -1,4 +1,4 @@
-"""StableHLO: the encoder and its MLM head as one program for cpu, cuda and tpu that runs without this package.
+"""StableHLO: the encoder and a head as one program for cpu, cuda and tpu that runs without this package.
 
 A folder contains the program (in jax.export's container), the weights that are its first argument, config.json, the
 tokenizer and a README. Weights are an argument so that the program stays small and the weights can be replaced. The
@@ -9,7 +9,8 @@ other inputs are those that a tokenizer makes, by transformers' names:
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,8 @@ from spanbert_jax.errors import InputError
 PROGRAM_FILE, WEIGHTS_FILE = "program.stablehlo", "weights.safetensors"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-USE = """`program.stablehlo` is the encoder with its masked language model head, in StableHLO for cpu, cuda and tpu. The
-weights in `weights.safetensors` are its first argument. It accepts any number of texts of any length up to {positions}
+USE = """`program.stablehlo` is the encoder with {head}, in StableHLO for cpu, cuda and tpu. The weights in
+`weights.safetensors` are its first argument. It accepts any number of texts of any length up to {positions}
 tokens{trained}, computes in float32, and runs without spanbert_jax:
 
 ```python
@@ -38,12 +39,11 @@ weights = load_file("THIS_FOLDER/weights.safetensors")
 tokenizer = Tokenizer.from_file("THIS_FOLDER/tokenizer.json")
 tokenizer.enable_padding()
 
-texts = tokenizer.encode_batch(["A text with a [MASK] in it.", "Another one."])
+texts = tokenizer.encode_batch([{texts}])
 fields = ("ids", "attention_mask", "type_ids")
 tokens, mask, types = (np.array([getattr(text, name) for text in texts], np.int32) for name in fields)
 outputs = program(weights, tokens, mask, types)
-# (texts, tokens, {width}) (texts, tokens, {vocabulary})
-print(outputs["last_hidden_state"].shape, outputs["logits"].shape)
+{outputs}
 ```
 
 `spanbert_jax.interop.stablehlo.load("THIS_FOLDER")` is a shorter way. The module itself, for a runtime other than jax,
@@ -52,8 +52,11 @@ reads programs of jax {jax} for at least half a year after its release.
 """
 
 
+Apply = Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
+
+
 def export_stablehlo(folder: Path, params: dict[str, np.ndarray], config, spec, tokenizer, card: str) -> list[str]:
-    """Writes a new folder that `load` reads.
+    """Writes a new folder that `load` reads: the encoder and its MLM head.
 
     Args:
       folder: to make.
@@ -70,56 +73,92 @@ def export_stablehlo(folder: Path, params: dict[str, np.ndarray], config, spec, 
       InputError: the folder exists, or cannot be written.
     """
     # Imported here so that loading a program needs neither the model's code nor its libraries.
-    from spanbert_jax.folders import atomic_folder
-    from spanbert_jax.interop.huggingface import write_description, write_tensors
-    from spanbert_jax.objectives.mlm import MLM
-
-    exported = {path: array for path, array in params.items() if path.startswith(("encoder/", f"{MLM.name}/"))}
-    data = export_program(spec, exported).serialize()
-    with atomic_folder(folder) as temporary:
-        (temporary / PROGRAM_FILE).write_bytes(data)
-        write_tensors(temporary / WEIGHTS_FILE, exported)
-        write_description(temporary, {path: array.shape for path, array in exported.items()}, config, tokenizer)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-    return sorted({path.split("/")[0] for path in params.keys() - exported.keys()})
-
-
-def usage(spec, seq_len: int) -> str:
-    """Returns the usage section of the README.md of a model that was trained on rows of `seq_len` tokens."""
-    trained = f" (positions beyond {seq_len} are untrained)" if seq_len < spec.max_positions else ""
-    sizes = dict(positions=spec.max_positions, width=spec.width, vocabulary=spec.vocab_size)
-    return USE.format(trained=trained, jax=jax.__version__, **sizes)
-
-
-def export_program(spec, params: dict[str, np.ndarray]) -> export.Exported:
-    """Returns the program (params, input_ids, attention_mask, token_type_ids) -> {"last_hidden_state", "logits"}.
-
-    It accepts any batch and length. params: {path: float32}; inputs: int32 [B, L], 1 <= L <= max_positions, mask 1 for
-    text and 0 for the padding behind it. Outputs are float32 [B, L, D] and [B, L, V]. They are computed in float32 on
-    any platform, whatever the type of the run's activations.
-    """
-    from types import SimpleNamespace
-
-    from flax.traverse_util import unflatten_dict
-
-    from spanbert_jax.model.encoder import Encoder
+    from spanbert_jax.model.encoder import FIELDS, Encoder
     from spanbert_jax.model.layout import ONE_DEVICE
     from spanbert_jax.objectives.mlm import MLM
 
-    spec = dataclasses.replace(spec, dtype=jnp.dtype("float32"), attention="xla", remat="none")
+    exported = {path: array for path, array in params.items() if path.startswith(("encoder/", f"{MLM.name}/"))}
+    spec = portable(spec)
     encoder, head = Encoder(spec, ONE_DEVICE), MLM.head(spec, ONE_DEVICE)
 
-    @spec.exact_products()
-    def program(params, input_ids, attention_mask, token_type_ids):
-        tree = unflatten_dict(params, sep="/")
+    def masked_model(tree, batch):
         variables = {"params": tree["encoder"]}
-        positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
-        hidden = encoder.apply(variables, input_ids, attention_mask, positions, token_type_ids)
+        hidden = encoder.apply(variables, **{name: batch[name] for name in FIELDS})
         states = SimpleNamespace(last=hidden)
-        output = head.apply({"params": tree[MLM.name]}, states, {"mlm_positions": positions})
+        output = head.apply({"params": tree[MLM.name]}, states, {"mlm_positions": batch["positions"]})
         features, bias = cast(tuple[jax.Array, jax.Array], output)  # TokenFeatures
         logits = cast(jax.Array, encoder.apply(variables, features, method="logits"))
         return {"last_hidden_state": hidden, "logits": logits + bias}
+
+    write_program(folder, export_program(spec, exported, masked_model), exported, config, tokenizer, card)
+    return sorted({path.split("/")[0] for path in params.keys() - exported.keys()})
+
+
+def write_program(
+    folder: Path, program: export.Exported, params: dict[str, np.ndarray], config, tokenizer, card: str, **settings
+) -> None:
+    """Writes a new folder that `load` reads, of a program with its parameters; `settings` are added to config.json.
+
+    Raises:
+      InputError: the folder exists, or cannot be written.
+    """
+    from spanbert_jax.folders import atomic_folder
+    from spanbert_jax.interop.huggingface import write_description, write_tensors
+
+    with atomic_folder(folder) as temporary:
+        (temporary / PROGRAM_FILE).write_bytes(program.serialize())
+        write_tensors(temporary / WEIGHTS_FILE, params)
+        shapes = {path: array.shape for path, array in params.items()}
+        write_description(temporary, shapes, config, tokenizer, settings)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def usage(spec, seq_len: int, head: str = "", outputs: str = "", pair: bool = False) -> str:
+    """Returns the usage section of the README.md of a model that was trained on rows of `seq_len` tokens.
+
+    Args:
+      spec: of the model.
+      seq_len: see above.
+      head: what the model has besides the encoder; "": the MLM head.
+      outputs: lines of code that use the outputs.
+      pair: whether the model takes pairs of texts.
+    """
+    trained = f" (positions beyond {seq_len} are untrained)" if seq_len < spec.max_positions else ""
+    texts = '("A text.", "Its pair."), ("Another one.", "And its.")' if pair else '"A text.", "Another one."'
+    if not head:
+        head, texts = "its masked language model head", '"A text with a [MASK] in it.", "Another one."'
+        outputs = (
+            f"# (texts, tokens, {spec.width}) (texts, tokens, {spec.vocab_size})\n"
+            'print(outputs["last_hidden_state"].shape, outputs["logits"].shape)'
+        )
+    return USE.format(
+        head=head, texts=texts, outputs=outputs, positions=spec.max_positions, trained=trained, jax=jax.__version__
+    )
+
+
+def portable(spec):
+    """Returns the ModelSpec of a program that computes in float32 on any platform, whatever the run did."""
+    return dataclasses.replace(spec, dtype=jnp.dtype("float32"), attention="xla", remat="none")
+
+
+def export_program(spec, params: dict[str, np.ndarray], apply: Apply) -> export.Exported:
+    """Returns the program (params, input_ids, attention_mask, token_type_ids) -> outputs.
+
+    It accepts any batch and length. Inputs are int32 [B, L], 1 <= L <= max_positions, mask 1 for text and 0 for the
+    padding behind it.
+
+    Args:
+      spec: as `portable` returns it.
+      params: {path: float32}.
+      apply: (tree of parameters, the encoder's arrays by name) -> outputs by name.
+    """
+    from flax.traverse_util import unflatten_dict
+
+    @spec.exact_products()
+    def program(params, input_ids, attention_mask, token_type_ids):
+        positions = jnp.broadcast_to(jnp.arange(input_ids.shape[1], dtype=jnp.int32), input_ids.shape)
+        batch = dict(tokens=input_ids, segments=attention_mask, positions=positions, token_types=token_type_ids)
+        return apply(unflatten_dict(params, sep="/"), batch)
 
     shape = export.symbolic_shape("B, L", constraints=[f"L <= {spec.max_positions}"])
     ints = jax.ShapeDtypeStruct(shape, jnp.int32)
@@ -132,7 +171,8 @@ def load(folder) -> Callable[..., dict[str, jax.Array]]:
 
     Returns:
       A function of input_ids, attention_mask (None: all 1) and token_type_ids (None: all 0), any integers [B, L], that
-      returns {"last_hidden_state": float32 [B, L, D], "logits": float32 [B, L, V]}. Each new shape is compiled once.
+      returns the outputs: of a pretrained model {"last_hidden_state": float32 [B, L, D], "logits": float32 [B, L, V]},
+      of a fine-tuned one {"logits": as its README says}. Each new shape is compiled once.
       Under jax.jit, an output that is not used costs nothing.
 
     Raises:

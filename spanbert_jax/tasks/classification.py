@@ -16,7 +16,7 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.finetuning.task import Output, Task, encoder_states, single_sequence, weighted_mean_count
+from spanbert_jax.finetuning.task import Output, Task, class_names, encoder_states, single_sequence, weighted_mean_count
 from spanbert_jax.finetuning.task import Row as BatchRow
 from spanbert_jax.labelled.table import GLUE, Row, read_glue, read_label_files, read_table
 from spanbert_jax.labelled.tfds import PREFIX, name_and_split, read_tfds_rows
@@ -70,14 +70,20 @@ class Classification(Task):
     """Assigns a label, or a number, to one or two texts."""
 
     name = NAME
-    transformers_class = "BertForSequenceClassification"
     exported: Mapping[str, str] = {"pooler": "bert.pooler.dense", "output": "classifier"}
+    pipeline = "text-classification"
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)
         self.metric = self.options.metric
         self.regression = not labels["labels"]
         self.fields = {"label": Field("B", "float32" if self.regression else "int32"), "weight": Field("B", "float32")}
+        self.transformers_class = "BertForSequenceClassification" if self.options.pooling == "cls" else ""
+        self.transformers_config = class_names(labels["labels"] or ["score"]) | {
+            "problem_type": "regression" if self.regression else "single_label_classification"
+        }
+        self.takes_pairs = len(self.options.text) == 2
+        self.program_outputs = f"for each text {', '.join(labels['labels'] or ['a number'])}"
 
     @classmethod
     def problems(cls, config):

@@ -76,6 +76,9 @@ class QuestionAnswering(Task):
     }
     transformers_class = "BertForQuestionAnswering"
     exported: Mapping[str, str] = {"output": "qa_outputs"}
+    pipeline = "question-answering"
+    program_outputs = "for each token, as the first and as the last of the answer"
+    takes_pairs = True
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)

@@ -4,11 +4,10 @@ A row is [CLS] (words before) sentence (words after) [SEP]; a sentence that does
 Two decoders:
 
 tokens  the first token of each word is classified: as the label of the word, or as a tag of tagging.scheme
-        (Devlin et al. 2019, section 5.3). Head: output/{kernel [D, C], bias [C]}.
+        (Devlin et al. 2019, section 5.3).
 spans   each span of up to tagging.max_width words is classified as one of the types or as none, from the states of its
         first and last token, and, as the head of the span boundary objective (Joshi et al. 2020, section 3.2), from
-        those of the tokens just before and just after it and an embedding of its width. Spans may be nested. Head:
-        begin/ and end/{kernel [2D, D], bias [D]}, widths [W, D], norm, output/{kernel [D, 1 + C], bias [1 + C]}.
+        those of the tokens just before and just after it and an embedding of its width. Spans may be nested.
 """
 
 import itertools
@@ -25,96 +24,30 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.finetuning.task import Output, Row, Task, encoder_states, single_sequence, weighted_mean_count
+from spanbert_jax.finetuning.task import Output, Row, Task, class_names, single_sequence, weighted_mean_count
 from spanbert_jax.labelled.conll import OUTSIDE, PLAIN, PREFIXES, Sentence, Span, from_spans, to_spans, write_conll
 from spanbert_jax.labelled.tagged import Tagged, inner_spans, read_tagged, tagged_text
-from spanbert_jax.model.dropout import dropout, fold_in
 from spanbert_jax.model.layout import Layout
-from spanbert_jax.model.linear import Linear
-from spanbert_jax.model.parts import gelu, norm
 from spanbert_jax.model.spec import ModelSpec
-from spanbert_jax.objectives.objective import Field, cross_entropy_sum, gather_positions
+from spanbert_jax.objectives.objective import Field, cross_entropy_sum
 from spanbert_jax.scorers.conlleval import span_f1
+from spanbert_jax.tasks.tagger import Tagger, shifted
 
 NAME = "tagging"
 
 
-class Piece(NamedTuple):
+class Window(NamedTuple):
     """What a row shows of a sentence: N words that have tokens."""
 
     words: np.ndarray  # int32 [N], their numbers
     first: np.ndarray  # int32 [N], the position of the first token of each
 
 
-class Tagger(nn.Module):
-    """An encoder with a head for C classes: of tokens, or of spans of up to `width` words."""
-
-    spec: ModelSpec
-    layout: Layout
-    classes: int
-    width: int  # 0: tokens are classified
-
-    @nn.compact
-    def __call__(self, batch, seeds):
-        """Returns float32 [B, L, C] for the tokens, or [B, L, W, C] for spans (first word, number of further words)."""
-        states = encoder_states(self.spec, self.layout, batch, seeds)
-        if self.width:
-            return SpanHead(self.spec, self.classes, self.width, name=NAME)(
-                states, batch["first"], batch["last"], seeds
-            )
-        return TokenHead(self.spec, self.classes, name=NAME)(states, seeds)
-
-
-class TokenHead(nn.Module):
-    """Classifies each token by its state."""
-
-    spec: ModelSpec
-    classes: int
-
-    @nn.compact
-    def __call__(self, states, seeds):
-        """Returns float32 [B, L, C] from states [B, L, D]."""
-        spec = self.spec
-        states = dropout(states, spec.dropout, None if seeds is None else fold_in(seeds, 100))
-        return Linear(spec, "BLD,DC->BLC", (spec.width, self.classes), dtype=jnp.float32, name="output")(states)
-
-
-class SpanHead(nn.Module):
-    """Classifies each span of up to W words by the states at its ends, inside and outside, and its width."""
-
-    spec: ModelSpec
-    classes: int
-    width: int
-
-    @nn.compact
-    def __call__(self, states, first, last, seeds):
-        """Returns float32 [B, L, W, C] from states [B, L, D] and the first and last token of each word, int [B, L]."""
-        spec, width = self.spec, self.spec.width
-
-        def projected(inner, outer, name):  # [B, L] positions twice -> [B, L, D]
-            ends = [gather_positions(states, positions) for positions in (inner, outer)]
-            return Linear(spec, "BLI,ID->BLD", (2 * width, width), name=name)(jnp.concatenate(ends, axis=-1))
-
-        begins = projected(first, jnp.maximum(first - 1, 0), "begin")
-        ends = projected(last, jnp.minimum(last + 1, states.shape[1] - 1), "end")
-        table = self.param("widths", nn.initializers.normal(spec.init_std), (self.width, width))
-        x = begins[:, :, None] + shifted(ends, self.width) + table.astype(spec.dtype)  # [B, L, W, D]
-        x = norm(spec, "norm")(gelu(x))
-        x = dropout(x, spec.dropout, None if seeds is None else fold_in(seeds, 100))
-        return Linear(spec, "BLWD,DC->BLWC", (width, self.classes), dtype=jnp.float32, name="output")(x)
-
-
-def shifted(x: jax.Array, width: int) -> jax.Array:
-    """Returns [B, L, W, ...] whose [:, i, w] is x[:, i + w], and 0 beyond the end, for x [B, L, ...]."""
-    length = x.shape[1]
-    padded = jnp.pad(x, ((0, 0), (0, width - 1)) + ((0, 0),) * (x.ndim - 2))
-    return jnp.stack([padded[:, more : more + length] for more in range(width)], axis=2)
-
-
 class Tagging(Task):
     """Finds typed spans of words, or labels words."""
 
     name = NAME
+    pipeline = "token-classification"
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)
@@ -138,6 +71,8 @@ class Tagging(Task):
             self.fields = {"label": Field("BL", "int32"), "weight": Field("BL", "float32")}
             self.transformers_class = "BertForTokenClassification"
             self.exported = {"output": "classifier"}
+            self.transformers_config = class_names(self.classes)
+            self.program_outputs = f"for each token {', '.join(self.classes)}"
         self.numbers = {name: number for number, name in enumerate(self.classes)}
 
     @classmethod
@@ -216,78 +151,77 @@ class Tagging(Task):
                     raise InputError(
                         f"task.train: sentence {number + 1} ({' '.join(example.words[:5])} ...) has no tags"
                     )
-                words = first, first + len(example.words)
-                rows += [
-                    self._row(number, example, tokens, piece, words[0], outer) for piece in self._pieces(tokens, *words)
-                ]
-                first = words[1]
+                end_of_sentence = first + len(example.words)
+                for window in self._windows(tokens, first, end_of_sentence):
+                    rows.append(self._row(number, example, tokens, window, first, outer))
+                first = end_of_sentence
         return rows
 
-    def _pieces(self, tokens: list[list[int]], begin: int, end: int) -> Iterator[tuple[int, int]]:
+    def _windows(self, tokens: list[list[int]], begin: int, end: int) -> Iterator[tuple[int, int]]:
         """Yields the words (first, last + 1) of each row for the words of a sentence; at least one word a row."""
-        room, first, used = self.config.seq_len - 2, begin, 0
+        space, first, used = self.config.seq_len - 2, begin, 0
         for word in range(begin, end):
-            size = min(len(tokens[word]), room)
-            if used + size > room:
+            size = min(len(tokens[word]), space)
+            if used + size > space:
                 yield first, word
                 first, used = word, 0
             used += size
         if used:
             yield first, end
 
-    def _row(self, number: int, example: Tagged, tokens, piece: tuple[int, int], begin: int, outer) -> Row:
-        """Returns the row of words `piece` of a sentence.
+    def _row(self, number: int, example: Tagged, tokens, window: tuple[int, int], begin: int, outer) -> Row:
+        """Returns the row of words `window` of a sentence.
 
         Args:
           number: of the example.
           example: the sentence.
           tokens: of each word of all examples, by which words are numbered here.
-          piece: first word, and the one after the last.
+          window: first word, and the one after the last.
           begin: first word of the sentence.
           outer: first word of its document, and the one after the last.
         """
-        room = self.config.seq_len - 2
-        sizes = [min(len(tokens[word]), room) for word in range(*piece)]
-        before, after = self._context(tokens, piece, outer, room - sum(sizes))
-        inside = [token for word, size in zip(range(*piece), sizes) for token in tokens[word][:size]]
+        space = self.config.seq_len - 2
+        sizes = [min(len(tokens[word]), space) for word in range(*window)]
+        before, after = self._context(tokens, window, outer, space - sum(sizes))
+        inside = [token for word, size in zip(range(*window), sizes) for token in tokens[word][:size]]
         arrays = single_sequence(self.tokenizer, [*before, *inside, *after])
         last = len(before) + np.cumsum(sizes, dtype=np.int32)  # with [CLS] before
         kept = np.flatnonzero(sizes)
-        shown = Piece((kept + piece[0] - begin).astype(np.int32), (last - sizes + 1)[kept].astype(np.int32))
+        shown = Window((kept + window[0] - begin).astype(np.int32), (last - sizes + 1)[kept].astype(np.int32))
         return Row(number, arrays | self._targets(example, shown, last[kept], len(arrays["tokens"])), shown)
 
-    def _context(self, tokens, piece: tuple[int, int], outer, room: int) -> tuple[list[int], list[int]]:
-        """Returns up to tagging.context tokens of whole words before and after a piece, in `room` tokens together."""
+    def _context(self, tokens, window: tuple[int, int], outer, space: int) -> tuple[list[int], list[int]]:
+        """Returns up to tagging.context tokens of whole words before and after a window, in `space` tokens together."""
         found: list[list[list[int]]] = []
-        for words in (range(piece[0] - 1, outer[0] - 1, -1), range(piece[1], outer[1])):
+        for words in (range(window[0] - 1, outer[0] - 1, -1), range(window[1], outer[1])):
             side: list[list[int]] = []
-            left = min(self.options.context, room // (2 - len(found)))
+            left = min(self.options.context, space // (2 - len(found)))
             for word in words:
                 if len(tokens[word]) > left:
                     break
                 left -= len(tokens[word])
                 side.append(tokens[word])
-            room -= sum(map(len, side))
+            space -= sum(map(len, side))
             found.append(side)
         before, after = found
         return [token for word in reversed(before) for token in word], [token for word in after for token in word]
 
-    def _targets(self, example: Tagged, piece: Piece, last: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    def _targets(self, example: Tagged, window: Window, last: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Returns the arrays of Task.fields of a row of `length` tokens, of which `last` [N] are the last of words."""
         spans = example.spans or ()
         if not self.width:
             label, weight = np.zeros(length, np.int32), np.zeros(length, np.float32)
             if example.spans is not None and not inner_spans(spans):
                 tags = from_spans(spans, len(example.words), PLAIN if self.plain else self.options.scheme)
-                numbers = [self.numbers.get(tags[word], -1) for word in piece.words]
-                label[piece.first] = np.maximum(numbers, 0)
-                weight[piece.first] = np.array(numbers) >= 0
+                numbers = [self.numbers.get(tags[word], -1) for word in window.words]
+                label[window.first] = np.maximum(numbers, 0)
+                weight[window.first] = np.array(numbers) >= 0
             return {"label": label, "weight": weight}
-        count = len(piece.words)
+        count = len(window.words)
         arrays = {name: np.zeros(length, np.int32) for name in ("first", "last")}
-        arrays["first"][:count], arrays["last"][:count] = piece.first, last
+        arrays["first"][:count], arrays["last"][:count] = window.first, last
         types = np.zeros((length, self.width), np.int32)
-        place = {word: index for index, word in enumerate(piece.words.tolist())}
+        place = {word: index for index, word in enumerate(window.words.tolist())}
         for kind, start, stop in spans:
             index, more = place.get(start, -1), place.get(stop, -1) - place.get(start, -1)
             if index >= 0 <= more < self.width:
@@ -302,11 +236,11 @@ class Tagging(Task):
 
     def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
         """Returns the tagger."""
-        return Tagger(spec, layout, len(self.classes), self.width)
+        return Tagger(spec, layout, NAME, len(self.classes), self.width)
 
     def counts(self, batch):
-        """Returns the number of words with a tag, or of spans."""
-        return {NAME: weighted_mean_count(self._weights(batch))}
+        """Returns the number of words that are trained on; the loss of spans is a sum over the widths at each word."""
+        return {NAME: weighted_mean_count(batch["is_word" if self.width else "weight"])}
 
     def _weights(self, batch) -> jax.Array:
         """Returns what is classified: float32 [B, L] of tokens, or [B, L, W] of spans whose last word is in the row."""
@@ -340,14 +274,14 @@ class Tagging(Task):
         tags = [[self.labels["usual"]] * len(example.words) for example in examples]
         scores = [np.zeros(len(example.words)) for example in examples]
         scored: list[list[tuple[float, Span]]] = [[] for _ in examples]
-        for (number, _, piece), arrays in outputs:
+        for (number, _, window), arrays in outputs:
             if self.width:
                 for start, more in zip(*np.nonzero(arrays["class"])):
                     kind = self.classes[arrays["class"][start, more]]
-                    span = (kind, int(piece.words[start]), int(piece.words[start + more]))
+                    span = (kind, int(window.words[start]), int(window.words[start + more]))
                     scored[number].append((float(arrays["probability"][start, more]), span))
                 continue
-            for word, position in zip(piece.words, piece.first):
+            for word, position in zip(window.words, window.first):
                 tags[number][word] = self.classes[arrays["class"][position]]
                 scores[number][word] = arrays["probability"][position]
         if self.plain:

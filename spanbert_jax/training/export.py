@@ -44,7 +44,7 @@ def export_model(path: Path, output: Path, format: str, step: int | None) -> tup
         step = resolve_step(path, step)
     (config, tokenizer, spec, heads, tree), notes = restore(path, step)
     if "task" in config:
-        raise InputError(f"{path}: is of fine-tuning, whose models are not exported yet; scripts/predict.py uses them")
+        raise InputError(f"{path}: is of fine-tuning; finetuning.export.export_fine_tuned exports its model")
     params = {name: np.asarray(array) for name, array in flatten_dict(tree, sep="/").items()}
     shapes = {name: array.shape for name, array in params.items()}
     if format == "stablehlo" and MLM not in heads:

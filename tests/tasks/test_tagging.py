@@ -14,7 +14,8 @@ from spanbert_jax.finetuning.predictor import write_predictions
 from spanbert_jax.finetuning.task import Output, collate
 from spanbert_jax.labelled.tagged import Tagged, read_tagged
 from spanbert_jax.tasks import load
-from spanbert_jax.tasks.tagging import Piece, Tagging, compatible, shifted
+from spanbert_jax.tasks.tagger import shifted
+from spanbert_jax.tasks.tagging import Tagging, Window, compatible
 from tests.finetuning.conftest import FILLERS, run_on
 from tests.small import MODEL, TOKENIZER
 
@@ -118,7 +119,8 @@ def test_loss_and_predictions_do_not_depend_on_padding_and_division(variant):
     if variant == "tokens":
         assert float(counts["tagging"]) == 5  # words with known tags
     else:
-        assert float(counts["tagging"]) == 9 + 1 + 3  # spans of up to three words
+        assert float(counts["tagging"]) == 4 + 1 + 2
+        assert float(task._weights(batch).sum()) == 9 + 1 + 3  # spans of up to three words
         assert not longer["class"][:, 4:].any()
 
 
@@ -238,4 +240,4 @@ def test_labels_of_words_are_predicted_and_scored_by_accuracy():
     given = task.decode(examples, [Output(row, {"class": np.zeros(4, np.int32), "probability": np.ones(4)})])
     assert given == [{"tags": ["DET", "DET", "X"]}]  # a word without tokens has the usual label
     np.testing.assert_allclose(task.score(examples, given)["accuracy"], 200 / 3)
-    assert isinstance(row.more, Piece)
+    assert isinstance(row.more, Window)
