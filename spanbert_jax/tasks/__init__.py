@@ -9,8 +9,9 @@ from spanbert_jax.finetuning.predictor import Predictor, restore
 from spanbert_jax.finetuning.task import Task
 from spanbert_jax.tasks.classification import Classification
 from spanbert_jax.tasks.qa import QuestionAnswering
+from spanbert_jax.tasks.relations import RelationExtraction
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, QuestionAnswering)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, QuestionAnswering, RelationExtraction)}
 
 
 def load(workdir: str | Path) -> Predictor:
