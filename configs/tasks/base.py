@@ -65,6 +65,25 @@ KNOBS: Sections = {
         "max_width": Knob(10, "words of the longest span that the decoder spans finds", at_least(1)),
         "nested": Knob(False, "whether the decoder spans may predict spans within others"),
     },
+    "relations": {
+        "scorer": Knob(
+            "tacred",
+            "metric and format of predictions; tacred: micro F1 without relations.no_relation; semeval: macro F1",
+            one_of("tacred", "semeval"),
+        ),
+        "mode": Knob(
+            "ner",
+            "how a row shows the two entities; ner: as a token of their type; ner_text: and their words after the"
+            " sentence; text: between markers; text_ner: and their types after the sentence",
+            one_of("ner", "ner_text", "text", "text_ner"),
+        ),
+        "pooling": Knob(
+            "cls",
+            "cls: a tanh layer on the state of [CLS]; entities: the states at the first special token of both entities",
+            one_of("cls", "entities"),
+        ),
+        "no_relation": Knob("no_relation", "label that TACRED's F1 leaves out; empty: none"),
+    },
 }
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from spanbert_jax.data.sources.compression import split_suffix
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_file
 from spanbert_jax.labelled.files import (
@@ -67,7 +68,7 @@ def read_relations(path: Paths) -> list[Relation]:
 
 
 def read_tacred(path: Paths) -> list[Relation]:
-    """Returns the examples of TACRED's JSON (an array, or one record on each line). Raises InputError."""
+    """Returns the examples of TACRED's JSON (an array, or one record on each line) or Parquet. Raises InputError."""
     return _read(path, _tacred)
 
 
@@ -91,6 +92,8 @@ def _read(path: Paths, reader) -> list[Relation]:
 
 
 def _reader_of(file: str):
+    if split_suffix(file)[0] == ".parquet":
+        return _tacred
     line = first_line(file)
     if line.startswith(("[", "{")):
         return _tacred

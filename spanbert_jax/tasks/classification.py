@@ -1,7 +1,7 @@
 """Classification and regression of a text or a pair of texts: GLUE, sentiment, any table.
 
 Parameters of the head: pooler/{kernel [D, D], bias [D]} (pooling "cls"), output/{kernel [D, C], bias [C]} for C
-classes, or C = 1 for a number. Source: Devlin et al. 2019, section 4.1.
+classes, or C = 1 for a number; [2D, C] for pooling "entities". Source: Devlin et al. 2019, section 4.1.
 """
 
 import json
@@ -24,7 +24,7 @@ from spanbert_jax.model.dropout import dropout, fold_in
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.linear import Linear
 from spanbert_jax.model.spec import ModelSpec
-from spanbert_jax.objectives.objective import Field, cross_entropy_sum
+from spanbert_jax.objectives.objective import Field, cross_entropy_sum, gather_positions
 from spanbert_jax.scorers import classification as scorers
 
 NAME = "classification"
@@ -37,53 +37,92 @@ class Classifier(nn.Module):
     layout: Layout
     classes: int
     pooling: str
+    task: str  # the name of the head
 
     @nn.compact
     def __call__(self, batch, seeds):
         """Returns float32 [B, C]."""
         states = encoder_states(self.spec, self.layout, batch, seeds)
-        return ClassificationHead(self.spec, self.classes, self.pooling, name=NAME)(states, batch["segments"], seeds)
+        return ClassificationHead(self.spec, self.classes, self.pooling, name=self.task)(states, batch, seeds)
 
 
 class ClassificationHead(nn.Module):
-    """Classifies rows by one vector each."""
+    """Classifies rows by one vector each: cls, mean, or entities, the states at "subject" and "object" of the batch."""
 
     spec: ModelSpec
     classes: int
     pooling: str
 
     @nn.compact
-    def __call__(self, states, segments, seeds):
-        """Returns float32 [B, C] from states [B, L, D] and segments int [B, L]."""
+    def __call__(self, states, batch, seeds):
+        """Returns float32 [B, C] from states [B, L, D] of a batch."""
         spec, width = self.spec, self.spec.width
         if self.pooling == "cls":
             pooled = jnp.tanh(Linear(spec, "BD,DE->BE", (width, width), name="pooler")(states[:, 0]))
+        elif self.pooling == "entities":
+            marks = jnp.stack([batch["subject"], batch["object"]], axis=1)  # [B, 2]
+            pooled = gather_positions(states, marks).reshape(len(states), 2 * width)
         else:
-            inside = (segments > 0).astype(jnp.float32)[..., None]  # [B, L, 1]
+            inside = (batch["segments"] > 0).astype(jnp.float32)[..., None]  # [B, L, 1]
             total = jnp.sum(states.astype(jnp.float32) * inside, axis=1)
             pooled = total / jnp.maximum(jnp.sum(inside, axis=1), 1.0)
         pooled = dropout(pooled, spec.dropout, None if seeds is None else fold_in(seeds, 100))
-        return Linear(spec, "BD,DC->BC", (width, self.classes), dtype=jnp.float32, name="output")(pooled)
+        return Linear(spec, "BD,DC->BC", (pooled.shape[1], self.classes), dtype=jnp.float32, name="output")(pooled)
 
 
-class Classification(Task):
-    """Assigns a label, or a number, to one or two texts."""
+class OneLabel(Task):
+    """A task that assigns one of labels["labels"] to each row, or, if there are none, a number."""
 
-    name = NAME
+    fields: Mapping[str, Field] = {"label": Field("B", "int32"), "weight": Field("B", "float32")}
     exported: Mapping[str, str] = {"pooler": "bert.pooler.dense", "output": "classifier"}
     pipeline = "text-classification"
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)
+        names, pooling = labels["labels"] or ["score"], self.options.pooling
+        self.transformers_class = "BertForSequenceClassification" if pooling == "cls" else ""
+        kind = "single_label_classification" if labels["labels"] else "regression"
+        self.transformers_config = class_names(names) | {"problem_type": kind}
+        self.program_outputs = f"for each text {', '.join(names)}" if pooling in ("cls", "mean") else ""
+
+    def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
+        """Returns the classifier."""
+        return Classifier(spec, layout, max(len(self.labels["labels"]), 1), self.options.pooling, self.name)
+
+    def counts(self, batch):
+        """Returns the number of labelled rows."""
+        return {self.name: weighted_mean_count(batch["weight"])}
+
+    def loss(self, outputs: jax.Array, batch, counts):
+        """Returns the cross-entropy."""
+        total, correct = cross_entropy_sum(outputs[:, None], batch["label"][:, None], batch["weight"][:, None])
+        return total / counts[self.name], {self.name: {"loss": total, "accuracy": correct}}
+
+    def predictions(self, outputs: jax.Array, batch):
+        """Returns probabilities [B, C]."""
+        return {"scores": jax.nn.softmax(outputs)}
+
+    def decode(self, examples: list, outputs: list[Output]) -> list:
+        """Returns {"label": ..., "scores": {label: probability}} for each example."""
+        labels = self.labels["labels"]
+        return [
+            {"label": labels[int(scores.argmax())], "scores": dict(zip(labels, map(float, scores)))}
+            for scores in (output.arrays["scores"] for output in outputs)
+        ]
+
+
+class Classification(OneLabel):
+    """Assigns a label, or a number, to one or two texts."""
+
+    name = NAME
+
+    def __init__(self, config, tokenizer: Tokenizer, labels):
+        super().__init__(config, tokenizer, labels)
         self.metric = self.options.metric
         self.regression = not labels["labels"]
-        self.fields = {"label": Field("B", "float32" if self.regression else "int32"), "weight": Field("B", "float32")}
-        self.transformers_class = "BertForSequenceClassification" if self.options.pooling == "cls" else ""
-        self.transformers_config = class_names(labels["labels"] or ["score"]) | {
-            "problem_type": "regression" if self.regression else "single_label_classification"
-        }
+        if self.regression:
+            self.fields = {**OneLabel.fields, "label": Field("B", "float32")}
         self.takes_pairs = len(self.options.text) == 2
-        self.program_outputs = f"for each text {', '.join(labels['labels'] or ['a number'])}"
 
     @classmethod
     def problems(cls, config):
@@ -168,35 +207,22 @@ class Classification(Task):
             raise InputError("some examples have one text, others two: give all of them the same number")
         return numbers.pop()
 
-    def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
-        """Returns the classifier."""
-        return Classifier(spec, layout, max(len(self.labels["labels"]), 1), self.options.pooling)
-
-    def counts(self, batch):
-        """Returns the number of labelled rows."""
-        return {NAME: weighted_mean_count(batch["weight"])}
-
     def loss(self, outputs: jax.Array, batch, counts):
         """Returns the cross-entropy, or the squared error."""
-        if self.regression:
-            total = jnp.sum(batch["weight"] * (outputs[:, 0] - batch["label"]) ** 2)
-            return total / counts[NAME], {NAME: {"loss": total}}
-        total, correct = cross_entropy_sum(outputs[:, None], batch["label"][:, None], batch["weight"][:, None])
-        return total / counts[NAME], {NAME: {"loss": total, "accuracy": correct}}
+        if not self.regression:
+            return super().loss(outputs, batch, counts)
+        total = jnp.sum(batch["weight"] * (outputs[:, 0] - batch["label"]) ** 2)
+        return total / counts[NAME], {NAME: {"loss": total}}
 
     def predictions(self, outputs: jax.Array, batch):
         """Returns probabilities [B, C], or the number [B, 1]."""
-        return {"scores": outputs if self.regression else jax.nn.softmax(outputs)}
+        return {"scores": outputs} if self.regression else super().predictions(outputs, batch)
 
     def decode(self, examples: list[Row], outputs: list[Output]):
         """Returns {"label": ..., "scores": {label: probability}}, or {"score": number}."""
         if self.regression:
             return [{"score": float(output.arrays["scores"][0])} for output in outputs]
-        labels = self.labels["labels"]
-        return [
-            {"label": labels[int(scores.argmax())], "scores": dict(zip(labels, map(float, scores)))}
-            for scores in (output.arrays["scores"] for output in outputs)
-        ]
+        return super().decode(examples, outputs)
 
     def score(self, examples: list[Row], predictions):
         """Returns accuracy, F1, macro F1 and Matthews correlation, or Pearson's and Spearman's correlation."""
@@ -217,14 +243,20 @@ class Classification(Task):
 
     def write(self, path: Path, examples: list[Row], predictions):
         """Writes JSON Lines, or, to a .tsv, GLUE's table of index and prediction."""
+        if path.suffix != ".tsv":
+            write_records(path, examples, predictions)
+            return
         with path.open("w", encoding="utf-8") as file:
-            if path.suffix == ".tsv":
-                file.write("index\tprediction\n")
-            for number, (example, given) in enumerate(zip(examples, predictions)):
-                if path.suffix == ".tsv":
-                    file.write(f"{number}\t{given.get('label', given.get('score'))}\n")
-                else:
-                    file.write(json.dumps({"id": example.id, **given}, ensure_ascii=False) + "\n")
+            file.write("index\tprediction\n")
+            for number, given in enumerate(predictions):
+                file.write(f"{number}\t{given.get('label', given.get('score'))}\n")
+
+
+def write_records(path: Path, examples: Sequence, predictions: Sequence[Mapping]) -> None:
+    """Writes predictions as JSON Lines, each with the "id" of its example."""
+    with path.open("w", encoding="utf-8") as file:
+        for example, given in zip(examples, predictions):
+            file.write(json.dumps({"id": example.id, **given}, ensure_ascii=False) + "\n")
 
 
 def columns_of(*names: str) -> list[str | int]:
