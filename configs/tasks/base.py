@@ -8,7 +8,7 @@ the validation data.
 from ml_collections import ConfigDict
 
 from spanbert_jax.configs import base
-from spanbert_jax.knobs import Execution, Knob, Sections, at_least, defaults, fraction, one_of
+from spanbert_jax.knobs import Execution, Knob, Sections, at_least, defaults, fraction, one_of, positive
 
 KNOBS: Sections = {
     "task": {
@@ -51,6 +51,18 @@ KNOBS: Sections = {
         "max_query_length": Knob(64, "tokens after which a question is cut", at_least(1)),
         "max_answer_length": Knob(30, "tokens of the longest answer that is predicted", at_least(1)),
         "n_best": Knob(20, "answers that are listed for a question", at_least(1)),
+    },
+    "coref": {
+        "max_segments": Knob(3, "segments of seq_len tokens that are trained on of a document at once", at_least(1)),
+        "max_width": Knob(30, "tokens of the longest mention", at_least(1)),
+        "top_spans_ratio": Knob(0.4, "spans kept as mentions, as a fraction of the tokens of a document", positive),
+        "max_top_spans": Knob(3900, "spans kept as mentions, at most", at_least(1)),
+        "max_antecedents": Knob(50, "antecedents of a span that are scored closely", at_least(1)),
+        "depth": Knob(2, "times that antecedents are scored; spans are refined in between", at_least(1)),
+        "ffnn_width": Knob(3000, "width of the hidden layers of the head", at_least(1)),
+        "feature_width": Knob(20, "width of the embeddings of widths, distances, speakers and genres", at_least(1)),
+        "dropout": Knob(0.3, "in the head", fraction),
+        "language": Knob("en", "of raw text, to divide it into sentences; none: one on each line"),
     },
     "tagging": {
         "words": Knob("", "field of the words, or their column from 0; empty: words or tokens, or the first column"),

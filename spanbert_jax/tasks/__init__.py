@@ -8,12 +8,13 @@ from pathlib import Path
 from spanbert_jax.finetuning.predictor import Predictor, restore
 from spanbert_jax.finetuning.task import Task
 from spanbert_jax.tasks.classification import Classification
+from spanbert_jax.tasks.coref import Coreference
 from spanbert_jax.tasks.qa import QuestionAnswering
 from spanbert_jax.tasks.relations import RelationExtraction
 from spanbert_jax.tasks.tagging import Tagging
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Classification, QuestionAnswering, RelationExtraction, Tagging)
+    task.name: task for task in (Classification, Coreference, QuestionAnswering, RelationExtraction, Tagging)
 }
 
 
