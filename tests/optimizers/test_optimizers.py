@@ -174,7 +174,7 @@ def test_what_no_optimizer_can_be_made_of_is_refused():
 def test_rates_by_layer_scale_updates_and_frozen_layers_stay():
     changes = dict(learning_rate=0.1, warmup_steps=0, schedule="constant", weight_decay=0.0, clip_norm=0.0)
     params = {
-        "encoder": {"layers": {"mlp": jnp.ones((3, 2))}, "token_embedding": jnp.ones(2)},
+        "encoder": {"layers": {"mlp": jnp.ones((3, 2))}, "embeddings": {"word": jnp.ones(2)}},
         "classification": {"output": jnp.ones(2)},
     }
     grads = jax.tree.map(jnp.ones_like, params)
@@ -187,9 +187,9 @@ def test_rates_by_layer_scale_updates_and_frozen_layers_stay():
     frozen = updates(frozen_layers=1)
     for path, factors in {
         "encoder/layers/mlp": np.array([[0.125], [0.25], [0.5]]),
-        "encoder/token_embedding": 0.0625,
+        "encoder/embeddings/word": 0.0625,
         "classification/output": 1.0,
     }.items():
         np.testing.assert_allclose(decayed[path], plain[path] * factors, rtol=1e-6)
-    assert not frozen["encoder/token_embedding"].any() and not frozen["encoder/layers/mlp"][0].any()
+    assert not frozen["encoder/embeddings/word"].any() and not frozen["encoder/layers/mlp"][0].any()
     np.testing.assert_array_equal(frozen["encoder/layers/mlp"][1:], plain["encoder/layers/mlp"][1:])
