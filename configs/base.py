@@ -8,7 +8,20 @@ that registry.
 
 from ml_collections import ConfigDict
 
-from spanbert_jax.knobs import Execution, Knob, Sections, at_least, at_most, below, defaults, fraction, one_of, positive
+from spanbert_jax.knobs import (
+    Execution,
+    Knob,
+    Sections,
+    above,
+    at_least,
+    at_most,
+    below,
+    defaults,
+    even,
+    fraction,
+    one_of,
+    positive,
+)
 
 KNOBS: Sections = {
     "name": Execution("base", "name of the experiment, in titles and model cards"),
@@ -123,15 +136,28 @@ KNOBS: Sections = {
             512, "rows of the position table: the longest sequence that the model can read", at_least(1)
         ),
         "sbo_position_width": Knob(200, "width of the SBO head's position embeddings", at_least(1)),
-        "norm": Knob("layer", "normalisation: an entry of NORMS in spanbert_jax/model/parts.py"),
-        "norm_placement": Knob("post", "where a sublayer is normalised: an entry of PLACEMENTS in that file"),
-        "positions": Knob("learned", "how the model knows positions: an entry of POSITIONS in that file"),
-        "feed_forward": Knob("gelu", "feed-forward sublayer: an entry of FEED_FORWARDS in that file"),
-        "attention_pattern": Knob("global", "positions a layer may read: an entry of PATTERNS in that file"),
+        "norm": Knob("layer", "normalisation, layer or rms: an entry of NORMS in spanbert_jax/model/parts.py"),
+        "norm_bias": Knob(True, "whether LayerNorm adds a bias"),
+        "norm_placement": Knob("post", "a sublayer is normalised after (post) or before it (pre): entry of PLACEMENTS"),
+        "first_norm": Knob(True, "pre: whether the first attention is preceded by a norm too; ModernBERT: no"),
+        "embedding_norm": Knob(True, "whether the embeddings are normalised"),
+        "qk_norm": Knob(False, "whether queries and keys are normalised, each head by itself"),
+        "positions": Knob("learned", "how the model knows positions, learned or rotary: an entry of POSITIONS"),
+        "rope_base": Knob(10_000.0, "rotary: longest wavelength / 2 pi, in positions ...", above(1)),
+        "local_rope_base": Knob(10_000.0, "... and that of layers with a window", above(1)),
+        "token_types": Knob(True, "whether the two segments of a pair have embeddings"),
+        "tied_output": Knob(True, "whether the vocabulary projection is the table of word embeddings"),
+        "feed_forward": Knob("gelu", "feed-forward sublayer, gelu, geglu or swiglu: an entry of FEED_FORWARDS"),
+        "attention_pattern": Knob("global", "positions that layers read, global or local: an entry of PATTERNS"),
+        "window": Knob(128, "local: positions that a position reads around itself, half of them on each side", even),
+        "global_every": Knob(3, "local: every n-th layer, from the first, reads all positions", at_least(1)),
         "bias": Knob(True, "whether linear maps of the encoder layers add a bias"),
         "dropout": Knob(0.1, "rate of dropout after embeddings, attention and feed-forward", fraction),
         "attention_dropout": Knob(0.1, "rate of dropout on attention probabilities; flash kernels need 0", fraction),
         "init_std": Knob(0.02, "standard deviation of initial kernels and embeddings", positive),
+        "depth_scaled_init": Knob(
+            False, "divide it by the root of 2 x layers in kernels that write to the residual stream (Megatron)"
+        ),
         "norm_eps": Knob(1e-12, "epsilon of the normalisation", positive),
         "output_bias": Knob(
             "zeros", "initial vocabulary biases; unigram: log-frequencies of the corpus", one_of("zeros", "unigram")

@@ -65,6 +65,16 @@ def positive(value: float) -> str | None:
     return None if value > 0 else f"must be positive, not {value}"
 
 
+def above(limit: float) -> Check:
+    """Returns a check that allows numbers above `limit`."""
+    return lambda value: None if value > limit else f"must be above {limit}, not {value}"
+
+
+def even(value: int) -> str | None:
+    """Allows 2, 4, 6, ..."""
+    return None if value > 0 and value % 2 == 0 else f"must be positive and even, not {value}"
+
+
 def fraction(value: float) -> str | None:
     """Allows numbers in [0, 1)."""
     return None if 0 <= value < 1 else f"must be in [0, 1), not {value}"

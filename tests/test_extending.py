@@ -73,14 +73,14 @@ FIRST = Objective(
 )
 
 
-# Encoder parts: pre-norm, and rotary positions with a knob.
+# Encoder parts: norms on both sides of a sublayer, and rotary positions with a knob.
 
 
-def pre_norm(spec, x, branch):
-    return x + branch(parts.norm(spec, "norm")(x))
+def sandwich(spec, x, branch, bare):
+    return x + parts.norm(spec, "norm_output")(branch(parts.norm(spec, "norm")(x)))
 
 
-def rotate(spec, x, positions, number):
+def rotate(spec, x, positions, window):
     half = spec.head_width // 2
     rates = spec.option("rotary_base") ** (-jnp.arange(half) / half)
     angles = (positions[..., None] * rates)[:, :, None, :]  # [B, L, 1, K / 2]
@@ -125,8 +125,8 @@ def guests(monkeypatch):
     for registry, name, entry in (
         (OBJECTIVES, "first", FIRST),
         (targets.TARGETS, "first", first_targets),
-        (parts.PLACEMENTS, "pre", parts.Placement(pre_norm, final_norm=True)),
-        (parts.POSITIONS, "rotary", parts.Positions(None, rotate, ())),
+        (parts.PLACEMENTS, "sandwich", parts.Placement(sandwich, final_norm=True)),
+        (parts.POSITIONS, "spiral", parts.Positions(None, rotate, ())),
         (OPTIMIZERS, "row_adagrad", row_adagrad),
         (schedules.SCHEDULES, "staircase", staircase),
         (schemes.SCHEMES, "every_other", every_other),
@@ -141,8 +141,8 @@ def guest_config(**changes):
         total_steps=6,
         log_every=1,
         objectives__first_weight=0.5,
-        model__norm_placement="pre",
-        model__positions="rotary",
+        model__norm_placement="sandwich",
+        model__positions="spiral",
         model__rotary_base=500.0,
         optimizer__name="row_adagrad",
         optimizer__schedule="staircase",
@@ -185,7 +185,7 @@ def test_a_run_of_guests_trains_evaluates_resumes_plans_and_exports(guests, stor
     assert plan.costs.flops * 8 == pytest.approx(plan.program.flops_per_step, rel=0.02)
 
     with pytest.raises(
-        InputError, match="no counterpart for this encoder: model.norm_placement is 'pre', model.positions"
+        InputError, match="no counterpart for this encoder: model.norm_placement is 'sandwich', model.positions"
     ):
         export_model(run, tmp_path / "huggingface", "huggingface", None)
     assert not (tmp_path / "huggingface").exists()

@@ -17,13 +17,20 @@ from spanbert_jax.objectives import OBJECTIVES
 
 LAYER = "bert.encoder.layer.{}"
 WORD = "bert.embeddings.word_embeddings.weight"
+OUTPUT = "bert.embeddings.output_embeddings.weight"
 
-# Our path of a module of the encoder, or of a parameter outside modules -> their name.
+# Our path of a module of the encoder, or of a parameter outside modules -> their name. For parts that BERT lacks the
+# names are our own, in the same style; they are in no file of another library.
 ENCODER = {
     "encoder/embeddings/word": WORD,
     "encoder/embeddings/position": "bert.embeddings.position_embeddings.weight",
     "encoder/embeddings/token_type": "bert.embeddings.token_type_embeddings.weight",
     "encoder/embeddings/norm": "bert.embeddings.LayerNorm",
+    "encoder/embeddings/output/table": OUTPUT,
+    "encoder/norm": "bert.encoder.LayerNorm",
+    "encoder/layers/attention/norm_query": f"{LAYER}.attention.self.query_norm",
+    "encoder/layers/attention/norm_key": f"{LAYER}.attention.self.key_norm",
+    "encoder/layers/mlp/gate": f"{LAYER}.intermediate.gate",
     "encoder/layers/attention/query": f"{LAYER}.attention.self.query",
     "encoder/layers/attention/key": f"{LAYER}.attention.self.key",
     "encoder/layers/attention/value": f"{LAYER}.attention.self.value",
@@ -37,8 +44,13 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}  # parameters o
 # The values of config.model that make an encoder BERT's.
 BERT = {
     "norm": "layer",
+    "norm_bias": True,
     "norm_placement": "post",
+    "embedding_norm": True,
+    "qk_norm": False,
     "positions": "learned",
+    "token_types": True,
+    "tied_output": True,
     "feed_forward": "gelu",
     "attention_pattern": "global",
     "bias": True,

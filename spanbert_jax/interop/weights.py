@@ -21,6 +21,7 @@ from spanbert_jax.interop.flax_file import read_flax_file
 from spanbert_jax.interop.huggingface import head_file, read_config
 from spanbert_jax.interop.names import (
     LAYER,
+    OUTPUT,
     WORD,
     Shapes,
     Weights,
@@ -259,7 +260,7 @@ def fit_vocabulary(
         return weights, []
     kept, number = min(known, len(ours)), len(ours)
     fitted = dict(weights)
-    for name in {WORD, *duplicates(), *(f"{head}.bias" for head in tied_heads())} & weights.keys():
+    for name in {WORD, OUTPUT, *duplicates(), *(f"{head}.bias" for head in tied_heads())} & weights.keys():
         array = weights[name]
         if len(array) != rows:
             continue  # which to_params reports

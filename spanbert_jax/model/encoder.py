@@ -5,7 +5,11 @@ Parameters of BERT's encoder (float32; those of layers are stacked on a leading 
   layers/attention/{query, key, value}/{kernel [D, H, K], bias [H, K]}
   layers/attention/output/{kernel [H, K, D], bias [D]}, layers/attention/norm
   layers/mlp/hidden/{kernel [D, F], bias [F]}, layers/mlp/output/{kernel [F, D], bias [D]}, layers/mlp/norm
+Others, by config: embeddings/output/table [V, D], norm, layers/attention/{norm_query, norm_key}, and those of parts.
 """
+
+import operator
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -16,7 +20,17 @@ from spanbert_jax.model.attention import HEADS, attend
 from spanbert_jax.model.dropout import dropout, fold_in
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.linear import PRODUCT, Linear, add_bias, product
-from spanbert_jax.model.parts import FEED_FORWARDS, NORMS, PATTERNS, PLACEMENTS, POSITIONS, REGISTRIES, Layouts, norm
+from spanbert_jax.model.parts import (
+    FEED_FORWARDS,
+    NORMS,
+    PATTERNS,
+    PLACEMENTS,
+    POSITIONS,
+    REGISTRIES,
+    Layouts,
+    layer_windows,
+    norm,
+)
 from spanbert_jax.model.spec import IMPLEMENTATIONS, ModelSpec
 
 NEVER = -1e30  # a logit whose softmax probability is 0
@@ -35,7 +49,10 @@ ATTENTION_LAYOUTS: Layouts = (
 def parameter_layouts(spec: ModelSpec) -> Layouts:
     """Returns the layouts of the parameters of encoders (a head may have one too) and norms, by whole path."""
     by_module = {
-        r"(.+/)?encoder/embeddings": ((r"word|token_type", (None, "table")), *POSITIONS[spec.positions].layouts),
+        r"(.+/)?encoder/embeddings": (
+            (r"word|token_type|output/table", (None, "table")),
+            *POSITIONS[spec.positions].layouts,
+        ),
         r"(.+/)?encoder/layers/attention": ATTENTION_LAYOUTS,
         r"(.+/)?encoder/layers/mlp": FEED_FORWARDS[spec.feed_forward].layouts,
         r"(.+/)?norm\w*": NORMS[spec.norm].layouts,
@@ -56,11 +73,30 @@ def model_problems(config, platform: str | None = None) -> list[str]:
         problems.append(f"model.attention must be one of {', '.join(known)}, not {model.attention!r}")
     elif model.attention in flash.PLATFORMS:
         problems += flash.obstacles(model.attention, config, platform)
+    if POSITIONS.get(model.positions) is POSITIONS["rotary"] and model.width // max(model.heads, 1) % 2:
+        problems.append(
+            f"model.positions 'rotary' rotates pairs of elements, and heads of model.width / model.heads = "
+            f"{model.width // model.heads} elements have none left over: give an even number"
+        )
+    if not model.first_norm and model.norm_placement != "pre":
+        problems.append("model.first_norm=False leaves out a norm before a sublayer: give model.norm_placement 'pre'")
     return problems
 
 
+class Table(nn.Module):
+    """A table of output embeddings, made when it is first used: encoders without vocabulary projection have none."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Returns float32 [V, D]."""
+        spec = self.spec
+        return self.param("table", nn.initializers.normal(spec.init_std), (spec.vocab_size, spec.width))
+
+
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, normalised. `logits` is the tied vocabulary projection."""
+    """Sum of word, position and token-type embeddings, normalised. `logits` is the vocabulary projection."""
 
     spec: ModelSpec
     layout: Layout
@@ -71,29 +107,33 @@ class Embeddings(nn.Module):
         embedding = POSITIONS[spec.positions].embedding
         self.word = self.param("word", table, (spec.vocab_size, spec.width))
         self.position_embedding = embedding and embedding(self.param, spec)
-        self.token_type = self.param("token_type", table, (TOKEN_TYPES, spec.width))
-        self.norm = norm(spec, "norm")
+        self.token_type = self.param("token_type", table, (TOKEN_TYPES, spec.width)) if spec.token_types else None
+        self.norm = norm(spec, "norm") if spec.embedding_norm else None
+        self.output = None if spec.tied_output else Table(spec)
 
     def __call__(self, tokens, positions, token_types, seeds):
         x = self.word[tokens]  # [B, L, D] float32
         if self.position_embedding is not None:
             x += self.position_embedding(positions)
-        x += self.token_type[token_types]
+        if self.token_type is not None:
+            x += self.token_type[token_types]
         # The first layout is that of the tables, whose width is sharded: each device looks up its shard of the width
         # for more rows than it will keep, and in the backward pass sums the gradients of its shard of the tables alone.
         x = self.layout.constrain(x, ("lookup_batch", "length", "table"))
         x = self.layout.constrain(x, ("batch", "length", "width"))
-        return dropout(self.norm(x), self.spec.dropout, seeds)
+        x = x.astype(self.spec.dtype) if self.norm is None else self.norm(x)
+        return dropout(x, self.spec.dropout, seeds)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Returns float32 [B, M, V], the product of hidden [B, M, D] with the word embeddings.
+        """Returns float32 [B, M, V], the product of hidden [B, M, D] with the word or output embeddings.
 
         V is rounded up to layout.vocab_multiple, so that every vocabulary can be sharded; logits beyond the vocabulary
         are NEVER.
         """
         spec, layout = self.spec, self.layout
         padding = -spec.vocab_size % layout.vocab_multiple
-        table = layout.constrain(jnp.pad(self.word, ((0, padding), (0, 0))), ("vocab", "embed"))
+        table = self.word if self.output is None else self.output()
+        table = layout.constrain(jnp.pad(table, ((0, padding), (0, 0))), ("vocab", "embed"))
         logits = layout.constrain(product("BMD,VD->BMV", hidden, table, jnp.float32), ("batch", "slots", "vocab"))
         if not padding:
             return logits
@@ -105,6 +145,7 @@ class Attention(nn.Module):
 
     spec: ModelSpec
     layout: Layout
+    window: int | None
 
     @nn.compact
     def __call__(self, x, segments, positions, number, seeds):
@@ -117,20 +158,23 @@ class Attention(nn.Module):
           seeds: uint32 [B] of dropout, or None.
         """
         spec, layout = self.spec, self.layout
-        rotate, pattern = POSITIONS[spec.positions].rotate, PATTERNS[spec.attention_pattern]
+        rotate, allow = POSITIONS[spec.positions].rotate, PATTERNS[spec.attention_pattern].allowed
 
         def branch(x):
             q, k, v = (layout.constrain(y, HEADS) for y in self.projections(x))
+            if spec.qk_norm:
+                q, k = norm(spec, "norm_query")(q), norm(spec, "norm_key")(k)
             if rotate is not None:
-                q, k = (rotate(spec, y, positions, number) for y in (q, k))
-            allowed = None if pattern is None else pattern(spec, positions, number)
-            mixed = attend(spec, layout, q, k, v, segments, allowed, None if seeds is None else fold_in(seeds, 0))
+                q, k = (rotate(spec, y, positions, self.window) for y in (q, k))
+            allowed = None if allow is None else allow(spec, positions, number)
+            seeds_of_probabilities = None if seeds is None else fold_in(seeds, 0)
+            mixed = attend(spec, layout, q, k, v, segments, allowed, self.window, seeds_of_probabilities)
             shape = (spec.heads, spec.head_width, spec.width)
-            y = Linear(spec, "BLHK,HKD->BLD", shape, spec.bias, name="output")(mixed)
+            y = Linear(spec, "BLHK,HKD->BLD", shape, spec.bias, std=spec.output_std, name="output")(mixed)
             y = layout.constrain(y, ("batch", "length", "width"))
             return dropout(y, spec.dropout, None if seeds is None else fold_in(seeds, 1))
 
-        return PLACEMENTS[spec.norm_placement].sublayer(spec, x, branch)
+        return PLACEMENTS[spec.norm_placement].sublayer(spec, x, branch, not spec.first_norm and number == 0)
 
     def projections(self, x):
         """Yields queries, keys and values of x [B, L, D], each [B, L, H, K]. One wide product costs less than three."""
@@ -170,7 +214,7 @@ class FeedForward(nn.Module):
             y = layout.constrain(y, ("batch", "length", "width"))
             return dropout(y, spec.dropout, None if seeds is None else fold_in(seeds, 2))
 
-        return PLACEMENTS[spec.norm_placement].sublayer(spec, x, branch)
+        return PLACEMENTS[spec.norm_placement].sublayer(spec, x, branch, False)
 
 
 class Layer(nn.Module):
@@ -179,12 +223,13 @@ class Layer(nn.Module):
     spec: ModelSpec
     layout: Layout
     keep_output: bool  # whether to stack the output, for heads that read every layer
+    window: int | None = None  # of the attention
 
     @nn.compact
     def __call__(self, x, number, segments, positions, seeds):
         if seeds is not None:
             seeds = fold_in(seeds, number + 1)
-        x = Attention(self.spec, self.layout, name="attention")(x, segments, positions, number, seeds)
+        x = Attention(self.spec, self.layout, self.window, name="attention")(x, segments, positions, number, seeds)
         x = FeedForward(self.spec, self.layout, name="mlp")(x, seeds)
         return x, (x if self.keep_output else None)
 
@@ -225,19 +270,55 @@ class Encoder(nn.Module):
         """
         spec = self.spec
         x = self.embeddings(tokens, positions, token_types, None if seeds is None else fold_in(seeds, 0))
-        stack = nn.scan(
-            rematerialised(Layer, spec.remat),
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-            length=spec.layers,
-            unroll=min(spec.scan_unroll, spec.layers),
-        )(spec, self.layout, every_layer, name="layers")
-        x, outputs = stack(x, jnp.arange(spec.layers), segments, positions, seeds)
+        if len(layer_windows(spec)) > 1 and not self.is_initializing():
+            x, outputs = self.groups_of_layers(x, segments, positions, seeds, every_layer)
+        else:
+            stack = nn.scan(
+                rematerialised(Layer, spec.remat),
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=spec.layers,
+                unroll=min(spec.scan_unroll, spec.layers),
+            )(spec, self.layout, every_layer, layer_windows(spec)[0], name="layers")
+            x, outputs = stack(x, jnp.arange(spec.layers), segments, positions, seeds)
         if PLACEMENTS[spec.norm_placement].final_norm:
             x = norm(spec, "norm")(x)
         return (x, outputs) if every_layer else x
 
+    def groups_of_layers(self, x, segments, positions, seeds, every_layer):
+        """Applies layers whose windows differ: a scan over groups of layers, each with the windows of the pattern.
+
+        Within a group the window of each layer is known to the compiler. The layers that fill no group come last.
+
+        Returns:
+          The output [B, L, D] of the last layer, and those of all layers [layers, B, L, D] or None.
+        """
+        spec, windows = self.spec, layer_windows(self.spec)
+        groups = spec.layers // len(windows)
+        whole = groups * len(windows)
+        params = self.variables["params"]["layers"]  # stacked
+        layer = rematerialised(Layer, spec.remat)
+
+        def group(x, inputs):
+            params, first = inputs
+            outputs = []
+            for index in range(len(jax.tree.leaves(params)[0])):
+                module = layer(spec, self.layout, every_layer, windows[index], parent=None)
+                variables = {"params": jax.tree.map(operator.itemgetter(index), params)}
+                x, output = cast(tuple, module.apply(variables, x, first + index, segments, positions, seeds))
+                outputs.append(output)
+            return x, jnp.stack(outputs) if every_layer and outputs else None
+
+        in_groups = jax.tree.map(lambda leaf: leaf[:whole].reshape(groups, len(windows), *leaf.shape[1:]), params)
+        unroll = max(1, min(spec.scan_unroll, spec.layers) // len(windows))
+        x, outputs = jax.lax.scan(group, x, (in_groups, jnp.arange(groups) * len(windows)), unroll=unroll)
+        x, last = group(x, (jax.tree.map(lambda leaf: leaf[whole:], params), whole))
+        if every_layer:
+            outputs = outputs.reshape(whole, *outputs.shape[2:])
+            outputs = outputs if last is None else jnp.concatenate([outputs, last])
+        return x, outputs
+
     def logits(self, hidden):
-        """Computes the vocabulary projection, which is tied to the word embeddings; see Embeddings.logits."""
+        """Computes the vocabulary projection; see Embeddings.logits."""
         return self.embeddings.logits(hidden)

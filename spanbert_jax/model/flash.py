@@ -16,6 +16,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 PLATFORMS = {"cudnn": ("gpu",), "splash": ("tpu", "cpu")}  # on which each kernel runs
 FASTEST = {"gpu": "cudnn", "tpu": "splash"}  # what "auto" prefers; on a CPU, splash is for tests only
 
+WINDOWS = ("global", "local")  # attention patterns that are no more than windows; see parts.PATTERNS
+
 LANES = 128  # of a TPU's vector registers: splash splits rows into blocks whose size is a multiple of this
 MAX_BLOCK = 512  # positions; the scores of a block take 1 MiB of VMEM, besides what the backward pass needs
 
@@ -53,9 +55,9 @@ def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
         "make that 0",
     )
     demand(
-        model.attention_pattern == "global",
-        f"supports no attention pattern, and model.attention_pattern is {model.attention_pattern!r}",
-        "make that 'global'",
+        model.attention_pattern in WINDOWS,
+        f"supports windows only, and model.attention_pattern is {model.attention_pattern!r}",
+        "make that 'global' or 'local'",
     )
     demand(
         platform is None or platform in PLATFORMS[kernel],
@@ -80,27 +82,34 @@ def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
 
 
 def cudnn(
-    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, implementation: Literal["xla", "cudnn"] = "cudnn"
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    seeds: None = None,
+    implementation: Literal["xla", "cudnn"] = "cudnn",
 ) -> jax.Array:
-    """Computes attention.attend with cuDNN, for q, k, v in bfloat16 or float16, K <= 128 and a multiple of 8.
+    """Computes attention.xla with cuDNN, without dropout, for bfloat16 or float16 and K <= 128, a multiple of 8.
 
-    The segments become a mask [B, 1, L, L], the only form that jax.nn accepts for packed rows; it has as many elements
-    as the scores of one head. `implementation` is that of jax.nn; "xla" is for machines without cuDNN.
+    A mask [B, 1, L, R] is the only form that jax.nn accepts for packed rows; it has as many elements as the scores of
+    one head. `implementation` is that of jax.nn; "xla" is for machines without cuDNN.
     """
-    same = segments[:, None, :, None] == segments[:, None, None, :]  # [B, 1, L, L]
-    return jax.nn.dot_product_attention(q, k, v, mask=same, implementation=implementation)
+    del seeds
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
 
 
-def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool = False) -> jax.Array:
+def splash(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, window: int | None = None, interpret: bool = False
+) -> jax.Array:
     """Computes attention.attend with Pallas' splash kernel, for L a multiple of 128 and any K.
 
-    With `interpret` it runs on any platform, slowly.
+    Blocks of scores that lie outside the window are not computed. With `interpret` it runs on any platform, slowly.
     """
     _, length, heads, head_width = q.shape
+    shape = (length, length)
+    mask = masks.FullMask(shape) if window is None else masks.LocalMask(shape, (window // 2, window // 2), 0)
     kernel = splash_lib.make_splash_mha_single_device(
-        masks.MultiHeadMask([masks.FullMask((length, length))] * heads),
-        block_sizes=_blocks(length),
-        interpret=interpret,
+        masks.MultiHeadMask([mask] * heads), block_sizes=_blocks(length), interpret=interpret
     )
 
     def row(q, k, v, segments):  # [H, L, K] each, and [L]

@@ -3,7 +3,7 @@
 The compiler's count cannot be used, since it counts the body of the scan over layers only once.
 """
 
-from spanbert_jax.model.parts import FEED_FORWARDS
+from spanbert_jax.model.parts import FEED_FORWARDS, layer_windows
 from spanbert_jax.model.spec import ModelSpec
 
 BACKWARD = 2  # products of the backward pass per product of the forward pass
@@ -11,25 +11,30 @@ BACKWARD = 2  # products of the backward pass per product of the forward pass
 
 def encoder_flops(spec: ModelSpec, seq_len: int) -> int:
     """Returns the FLOPs of a forward pass over one row of L = seq_len positions, without the embeddings."""
-    return spec.layers * sum(_layer_flops(spec, seq_len))
+    return sum(_layers_flops(spec, seq_len))
 
 
-def _layer_flops(spec: ModelSpec, seq_len: int) -> tuple[int, int]:
-    """Returns (projections and feed-forward, scores and mixing) of one layer's forward pass over one row."""
-    d, f = spec.width, spec.mlp_width
-    return 2 * seq_len * (4 * d * d + FEED_FORWARDS[spec.feed_forward].products * d * f), 4 * seq_len * seq_len * d
+def _layers_flops(spec: ModelSpec, seq_len: int) -> tuple[int, int]:
+    """Returns (projections and feed-forward, scores and mixing) of a forward pass of all layers over one row.
+
+    A position of a layer with a window reads one half of it on each side, and itself.
+    """
+    d, f, windows = spec.width, spec.mlp_width, layer_windows(spec)
+    products = 2 * seq_len * (4 * d * d + FEED_FORWARDS[spec.feed_forward].products * d * f)
+    read = [min(seq_len, (windows[number % len(windows)] or seq_len) + 1) for number in range(spec.layers)]
+    return spec.layers * products, 4 * seq_len * sum(read) * d
 
 
 def kernel_flops(spec: ModelSpec, rows: int, seq_len: int) -> int:
     """Returns the FLOPs of flash kernels in a train step, which compilers do not count."""
     if spec.attention == "xla":
         return 0
-    _, attention = _layer_flops(spec, seq_len)
+    _, attention = _layers_flops(spec, seq_len)
     # Two products forward, five backward; with remat the two forward ones twice.
-    return int(rows * spec.layers * attention * (3.5 if spec.remat == "none" else 4.5))
+    return int(rows * attention * (3.5 if spec.remat == "none" else 4.5))
 
 
 def remat_flops(spec: ModelSpec, rows: int, seq_len: int) -> int:
     """Returns the FLOPs that a train step repeats: scores and mixing (remat "dots") or all layers ("full")."""
-    products, attention = _layer_flops(spec, seq_len)
-    return rows * spec.layers * {"none": 0, "dots": attention, "full": products + attention}[spec.remat]
+    products, attention = _layers_flops(spec, seq_len)
+    return rows * {"none": 0, "dots": attention, "full": products + attention}[spec.remat]

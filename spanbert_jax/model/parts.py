@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from spanbert_jax.model.layout import Axes, Layout
 from spanbert_jax.model.linear import Linear
@@ -32,10 +33,17 @@ class Norm:
 
 def layer_norm(spec: ModelSpec, name: str) -> nn.LayerNorm:
     """Returns LayerNorm with float32 statistics by the two-pass formula; the one-pass one would lose eps = 1e-12."""
-    return nn.LayerNorm(epsilon=spec.norm_eps, dtype=spec.dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(
+        epsilon=spec.norm_eps, dtype=spec.dtype, use_bias=spec.norm_bias, use_fast_variance=False, name=name
+    )
 
 
-NORMS = {"layer": Norm(layer_norm, ((r"scale|bias", ()),))}
+def rms_norm(spec: ModelSpec, name: str) -> nn.RMSNorm:
+    """Returns RMSNorm (Zhang and Sennrich 2019) with float32 statistics."""
+    return nn.RMSNorm(epsilon=spec.norm_eps, dtype=spec.dtype, name=name)
+
+
+NORMS = {"layer": Norm(layer_norm, ((r"scale|bias", ()),)), "rms": Norm(rms_norm, ((r"scale", ()),))}
 
 
 def norm(spec: ModelSpec, name: str) -> nn.Module:
@@ -47,16 +55,27 @@ def norm(spec: ModelSpec, name: str) -> nn.Module:
 class Placement:
     """Where a sublayer (attention, feed-forward) is normalised."""
 
-    sublayer: Callable[[ModelSpec, jax.Array, Callable], jax.Array]  # (spec, x [B, L, D], branch of x) -> [B, L, D]
+    # (spec, x [B, L, D], branch of x, whether x enters the branch without a norm before it: bool []) -> [B, L, D]
+    sublayer: Callable[[ModelSpec, jax.Array, Callable, jax.Array | bool], jax.Array]
     final_norm: bool  # whether the output of the last layer is normalised
 
 
-def post_norm(spec: ModelSpec, x: jax.Array, branch: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def post_norm(spec: ModelSpec, x: jax.Array, branch: Callable, bare: jax.Array | bool) -> jax.Array:
     """Normalises the sum of residual and branch (Vaswani et al. 2017, BERT)."""
+    del bare
     return norm(spec, "norm")(x + branch(x))
 
 
-PLACEMENTS = {"post": Placement(post_norm, final_norm=False)}
+def pre_norm(spec: ModelSpec, x: jax.Array, branch: Callable, bare: jax.Array | bool) -> jax.Array:
+    """Normalises the input of the branch (Xiong et al. 2020).
+
+    A norm that is left out has parameters all the same, since those of all layers are stacked; they stay at 1 and 0.
+    """
+    normed = norm(spec, "norm")(x)
+    return x + branch(normed if bare is False else jnp.where(bare, x, normed))
+
+
+PLACEMENTS = {"post": Placement(post_norm, final_norm=False), "pre": Placement(pre_norm, final_norm=True)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +85,8 @@ class Positions:
     # (function that makes a parameter of the embeddings, spec) -> function: positions [B, L] -> [B, L, D], which is
     # added to the embedding of the token.
     embedding: Callable[[Callable, ModelSpec], Callable[[jax.Array], jax.Array]] | None
-    # (spec, queries or keys [B, L, H, K], positions [B, L], number of the layer) -> the same with positions encoded.
-    rotate: Callable[[ModelSpec, jax.Array, jax.Array, jax.Array], jax.Array] | None
+    # (spec, queries or keys [B, L, H, K], positions [B, L], window of the layer) -> the same with positions encoded.
+    rotate: Callable[[ModelSpec, jax.Array, jax.Array, int | None], jax.Array] | None
     layouts: Layouts  # of its parameters, by their names
 
 
@@ -77,7 +96,20 @@ def learned_positions(parameter: Callable, spec: ModelSpec) -> Callable[[jax.Arr
     return lambda positions: table[positions]
 
 
-POSITIONS = {"learned": Positions(learned_positions, None, ((r"position", (None, "table")),))}
+def rotary(spec: ModelSpec, x: jax.Array, positions: jax.Array, window: int | None) -> jax.Array:
+    """Rotates element i and i + K/2 of each head by the angle position / base^(2i/K) (Su et al. 2021)."""
+    base = spec.rope_base if window is None else spec.local_rope_base
+    half = spec.head_width // 2
+    angles = positions[:, :, None, None] * jnp.float32(base) ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)  # [B, L, 1, K/2] float32
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+POSITIONS = {
+    "learned": Positions(learned_positions, None, ((r"position", (None, "table")),)),
+    "rotary": Positions(None, rotary, ()),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,27 +128,69 @@ def gelu_feed_forward(spec: ModelSpec, layout: Layout, x: jax.Array) -> jax.Arra
     """
     y = Linear(spec, "BLD,DF->BLF", (spec.width, spec.mlp_width), spec.bias, name="hidden")(x)
     y = gelu(layout.constrain(y, ("batch", "length", "mlp")))
-    return Linear(spec, "BLF,FD->BLD", (spec.mlp_width, spec.width), spec.bias, name="output")(y)
+    return _output(spec, y)
 
 
+def _output(spec: ModelSpec, y: jax.Array) -> jax.Array:
+    """Maps the inner features [B, L, F] of a feed-forward sublayer to [B, L, D]."""
+    shape = (spec.mlp_width, spec.width)
+    return Linear(spec, "BLF,FD->BLD", shape, spec.bias, std=spec.output_std, name="output")(y)
+
+
+def gated(activation: Callable[[jax.Array], jax.Array]) -> Callable[[ModelSpec, Layout, jax.Array], jax.Array]:
+    """Returns the gated feed-forward sublayer activation(x hidden) * (x gate) of Shazeer (2020).
+
+    Parameters: {hidden, gate}/{kernel [D, F], bias [F]}, output/{kernel [F, D], bias [D]}.
+    """
+
+    def apply(spec: ModelSpec, layout: Layout, x: jax.Array) -> jax.Array:
+        hidden, gate = (
+            layout.constrain(
+                Linear(spec, "BLD,DF->BLF", (spec.width, spec.mlp_width), spec.bias, name=name)(x),
+                ("batch", "length", "mlp"),
+            )
+            for name in ("hidden", "gate")
+        )
+        return _output(spec, activation(hidden) * gate)
+
+    return apply
+
+
+FEED_FORWARD_LAYOUTS: Layouts = (
+    (r"(hidden|gate)/kernel", ("layers", "embed", "mlp")),
+    (r"(hidden|gate)/bias", ("layers", "mlp")),
+    (r"output/kernel", ("layers", "mlp", "embed")),
+    (r"output/bias", ()),
+)
 FEED_FORWARDS = {
-    "gelu": FeedForward(
-        gelu_feed_forward,
-        (
-            (r"hidden/kernel", ("layers", "embed", "mlp")),
-            (r"hidden/bias", ("layers", "mlp")),
-            (r"output/kernel", ("layers", "mlp", "embed")),
-            (r"output/bias", ()),
-        ),
-        products=2,
-    )
+    "gelu": FeedForward(gelu_feed_forward, FEED_FORWARD_LAYOUTS, products=2),
+    "geglu": FeedForward(gated(gelu), FEED_FORWARD_LAYOUTS, products=3),
+    "swiglu": FeedForward(gated(nn.silu), FEED_FORWARD_LAYOUTS, products=3),
 }
 
-# Which positions of its own segment a position may read: None for all, or a function (spec, positions [B, L], number of
-# the layer) -> bool [B, 1, L, L], True where the first position may read the second.
-Pattern = Callable[[ModelSpec, jax.Array, jax.Array], jax.Array] | None
 
-PATTERNS: dict[str, Pattern] = {"global": None}
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """Which positions of its own segment a position reads."""
+
+    # spec -> windows of the layers, repeated from the first layer on: a position reads those at most window / 2 away,
+    # all if the window is None.
+    windows: Callable[[ModelSpec], tuple[int | None, ...]] = lambda spec: (None,)
+    # (spec, positions [B, L], number of the layer) -> bool [B, 1, L, L], True where the first position may read the
+    # second. For the attention "xla" alone.
+    allowed: Callable[[ModelSpec, jax.Array, jax.Array], jax.Array] | None = None
+
+
+PATTERNS = {
+    "global": Pattern(),
+    "local": Pattern(windows=lambda spec: (None, *[spec.window] * (spec.global_every - 1))),
+}
+
+
+def layer_windows(spec: ModelSpec) -> tuple[int | None, ...]:
+    """Returns the windows of the layers that a model's pattern repeats."""
+    return PATTERNS[spec.attention_pattern].windows(spec)
+
 
 # Keys of config.model that name an entry of a registry.
 REGISTRIES: dict[str, dict] = {

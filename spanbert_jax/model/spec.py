@@ -23,14 +23,25 @@ class ModelSpec:
     max_positions: int
     sbo_position_width: int
     norm: str
+    norm_bias: bool
     norm_placement: str
+    first_norm: bool
+    embedding_norm: bool
+    qk_norm: bool
     positions: str
+    rope_base: float
+    local_rope_base: float
+    token_types: bool
+    tied_output: bool
     feed_forward: str
     attention_pattern: str
+    window: int
+    global_every: int
     bias: bool
     dropout: float
     attention_dropout: float
     init_std: float
+    depth_scaled_init: bool
     norm_eps: float
     attention: str  # one of IMPLEMENTATIONS
     remat: str
@@ -44,6 +55,11 @@ class ModelSpec:
     def head_width(self) -> int:
         """K, the width of one attention head."""
         return self.width // self.heads
+
+    @property
+    def output_std(self) -> float:
+        """The standard deviation of initial kernels that write to the residual stream (Shoeybi et al. 2019)."""
+        return self.init_std / (2 * self.layers) ** 0.5 if self.depth_scaled_init else self.init_std
 
     def exact_products(self) -> contextlib.AbstractContextManager:
         """While entered, functions that are traced compute float32 products exactly if activations are float32.

@@ -16,16 +16,22 @@ import numpy as np
 import pytest
 
 from spanbert_jax.model import flash
-from spanbert_jax.model.attention import attend, xla
+from spanbert_jax.model.attention import attend, attend_in_blocks, visible, xla
 from spanbert_jax.model.encoder import model_problems
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.spec import IMPLEMENTATIONS, model_spec
 from tests.small import batches_of, small_config, small_program
 
 ROWS = 3
+cudnn = functools.partial(flash.cudnn, implementation="xla")  # all but cuDNN itself
+# name -> function (q, k, v, segments, window)
 KERNELS = {
     "splash": functools.partial(flash.splash, interpret=True),
-    "cudnn": functools.partial(flash.cudnn, implementation="xla"),  # all but cuDNN itself
+    "cudnn": lambda q, k, v, segments, window=None: cudnn(q, k, v, visible(segments, window, None)),
+}
+BLOCKS = {
+    "xla": functools.partial(attend_in_blocks, xla, seeds=None),
+    "cudnn": functools.partial(attend_in_blocks, cudnn, seeds=None),
 }
 SHAPES = {"BERT's": (128, 12, 64), "odd": (256, 1, 20), "several blocks": (640, 3, 8)}  # L, H, K
 
@@ -59,8 +65,8 @@ def outcome(function, q, k, v, gradient, segments):
     return [np.asarray(x, np.float32) for x in (out, *pull(gradient))]
 
 
-def plain(q, k, v, segments):
-    return xla(q, k, v, segments, None, 0.0, None)
+def plain(q, k, v, segments, window=None):
+    return xla(q, k, v, visible(segments, window, None), None)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -76,6 +82,29 @@ def test_kernels_equal_plain_attention(packed, kernel, shape):
     ):
         assert np.abs(reference[text]).max() > 0.1
         np.testing.assert_allclose(ours[text], reference[text], atol=5e-6)
+
+
+@pytest.mark.parametrize("window", [2, 30, 200])
+@pytest.mark.parametrize("kernel", [*(("whole", name) for name in KERNELS), *(("blocks", name) for name in BLOCKS)])
+def test_windows_equal_plain_attention(packed, kernel, window):
+    """Also where blocks of half a window do not divide the row, and where a row has fewer than three of them."""
+    segments = packed(256)
+    text = segments > 0
+    q, k, v, gradient = inputs(segments, 2, 16)
+    gradient *= text[:, :, None, None]
+    function = {"whole": KERNELS, "blocks": BLOCKS}[kernel[0]][kernel[1]]
+    window = dict(window=window)
+    ours = outcome(functools.partial(function, **window), q, k, v, gradient, segments)
+    references = outcome(functools.partial(plain, **window), q, k, v, gradient, segments)
+    for our, reference in zip(ours, references):
+        assert np.abs(reference[text]).max() > 0.1
+        np.testing.assert_allclose(our[text], reference[text], atol=5e-6)
+
+
+def test_a_window_reads_its_half_on_each_side():
+    segments = jnp.ones((1, 9), int)
+    mask = np.asarray(visible(segments, 4, None))[0, 0]
+    assert mask[4].tolist() == [False, False, True, True, True, True, True, False, False]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -145,10 +174,10 @@ def test_a_kernel_does_not_forget_dropout(packed):
     q, k, v, _ = inputs(segments, 4, 8)
     layout = Layout(interpret=True)
     with pytest.raises(ValueError, match="no dropout"):
-        attend(spec, layout, q, k, v, segments, None, jnp.zeros(ROWS, jnp.uint32))
+        attend(spec, layout, q, k, v, segments, None, None, jnp.zeros(ROWS, jnp.uint32))
     with pytest.raises(ValueError, match="no pattern"):
-        attend(spec, layout, q, k, v, segments, jnp.ones((ROWS, 1, 128, 128), bool), None)
-    attend(spec, layout, q, k, v, segments, None, None)
+        attend(spec, layout, q, k, v, segments, jnp.ones((ROWS, 1, 128, 128), bool), None, None)
+    attend(spec, layout, q, k, v, segments, None, None, None)
 
 
 @pytest.mark.parametrize(
