@@ -42,8 +42,12 @@ def test_keys_and_shapes_are_the_originals(variant, original):
 
 def test_every_parameter_has_a_name_and_every_name_a_parameter():
     assert all(name_of(path) for path in SHAPES) and len({name_of(path) for path in SHAPES}) == len(SHAPES)
+    modern = small_config()
+    modern.model.update(dict(norm_placement="pre", feed_forward="geglu", qk_norm=True, tied_output=False))
+    both = {**SHAPES, **shapes_of(spec_of(modern))}
+    assert all(name_of(path) for path in both)
     named = [*ENCODER, *(f"{o.name}/{path}" for o in OBJECTIVES.values() for path in o.exported)]
-    assert all(any(path == name or path.startswith(f"{name}/") for path in SHAPES) for name in named)
+    assert all(any(path == name or path.startswith(f"{name}/") for path in both) for name in named)
 
 
 def test_shapes_told_are_shapes_made():
