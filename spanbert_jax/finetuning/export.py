@@ -12,9 +12,10 @@ from spanbert_jax.finetuning.predictor import FineTuned, restore
 from spanbert_jax.finetuning.task import Task
 from spanbert_jax.folders import atomic_folder, refuse_existing
 from spanbert_jax.interop import stablehlo
+from spanbert_jax.interop.families import required_family
 from spanbert_jax.interop.huggingface import write_description, write_tensors
 from spanbert_jax.interop.model_card import fine_tuned_card
-from spanbert_jax.interop.names import encoder_differences, module_tensors, to_theirs
+from spanbert_jax.interop.names import module_tensors, to_theirs
 from spanbert_jax.model.layout import ONE_DEVICE
 from spanbert_jax.training.workdir import one_device_spec
 
@@ -60,24 +61,24 @@ def export_fine_tuned(workdir: Path, output: Path, format: str, kinds: Mapping[s
 def to_huggingface(model: FineTuned, output: Path) -> None:
     """Writes a folder for the class of transformers that has the head of the task."""
     config, task = model.config, model.task
-    differing = encoder_differences(config)
-    if differing or not task.transformers_class:
-        what = f"this encoder ({', '.join(differing)})" if differing else f"this head of {task.name}"
-        has = "; --format=stablehlo has" if task.program_outputs else "; scripts/predict.py uses it"
-        raise InputError(f"transformers has no counterpart for {what}{has}")
+    family = required_family(config)
+    name = family.classes.get(task.transformers_class)
+    if name is None:
+        has = "--format=stablehlo has" if task.program_outputs else "scripts/predict.py uses it"
+        raise InputError(f"transformers' {family.title} has no counterpart for this head of {task.name}; {has}")
     params = flatten_dict(model.params, sep="/")
     head = {path: array for path, array in params.items() if not path.startswith("encoder/")}
     names = {f"{task.name}/{ours}": theirs for ours, theirs in task.exported.items()}
     tensors = to_theirs({path: array for path, array in params.items() if path not in head})
-    tensors |= module_tensors(head, names)
+    tensors = family.tensors(tensors) | module_tensors(head, names)
     texts = '"A text.", "Its pair."' if task.takes_pairs else '"A text."'
-    settings = {"architectures": [task.transformers_class], **task.transformers_config}
+    settings = {"architectures": [name], **task.transformers_config}
     with atomic_folder(output) as folder:
         write_tensors(folder / "model.safetensors", tensors)
         write_description(
             folder, {path: array.shape for path, array in params.items()}, config, model.tokenizer, settings
         )
-        text = card(model, "transformers", USE.format(name=task.transformers_class, texts=texts))
+        text = card(model, "transformers", USE.format(name=name, texts=texts))
         (folder / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -14,23 +14,9 @@ from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from spanbert_jax.data.tokenizer_files import SETTINGS_FILE
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_folder
-from spanbert_jax.interop.names import Shapes, Weights, encoder_differences, exportable, head_prefixes, to_theirs
+from spanbert_jax.interop.families import Family, family_of, required_family
+from spanbert_jax.interop.names import Shapes, Weights, head_prefixes, nameable, to_theirs
 from spanbert_jax.objectives import OBJECTIVES, Objective
-
-# Key of config.model -> theirs, and the default of theirs where a config.json may leave it out.
-MODEL_KEYS = {
-    "layers": ("num_hidden_layers", None),
-    "width": ("hidden_size", None),
-    "heads": ("num_attention_heads", None),
-    "mlp_width": ("intermediate_size", None),
-    "max_positions": ("max_position_embeddings", 512),
-    "dropout": ("hidden_dropout_prob", 0.1),
-    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
-    "init_std": ("initializer_range", 0.02),
-    "norm_eps": ("layer_norm_eps", 1e-12),
-}
-# Keys of a config.json that identify a BERT encoder such as ours.
-KIND = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
 
 USE = """```python
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
@@ -40,6 +26,7 @@ encoder = AutoModel.from_pretrained("THIS_FOLDER"{pooler}
 model = AutoModelForMaskedLM.from_pretrained("THIS_FOLDER")
 ```
 """
+NO_POOLER = ")"
 POOLER = {
     False: ", add_pooling_layer=False)     # no pooler was trained",
     True: ")                              # its pooler was trained for next sentence prediction",
@@ -67,11 +54,16 @@ def export_huggingface(folder: Path, params: Weights, config, tokenizer: Tokeniz
       The names of the heads that are left out, since the format has no names for them.
 
     Raises:
-      InputError: the format has no counterpart for the encoder, or the folder exists or cannot be written.
+      InputError: transformers has no counterpart for the encoder, or the folder exists or cannot be written.
     """
-    params, left_out = exportable(params, config, "transformers' BERT")
-    theirs, prefixes = to_theirs(params), head_prefixes()
-    beside = {o.name: tuple(prefixes[o.name]) for o in OBJECTIVES.values() if o.exported and not o.transformers_class}
+    family, prefixes = required_family(config), head_prefixes()
+    params, left_out = nameable(params)
+    theirs = family.tensors(to_theirs(params))
+    beside = {
+        o.name: tuple(prefixes[o.name])
+        for o in OBJECTIVES.values()
+        if o.exported and o.transformers_class not in family.classes
+    }
     files: dict[str, Weights] = {name: {} for name in (*map(head_file, beside), "model.safetensors")}
     for key, array in theirs.items():
         head = next((name for name, prefix in beside.items() if key.startswith(prefix)), None)
@@ -90,7 +82,7 @@ def write_description(
 ) -> None:
     """Writes the tokenizer with all files that AutoTokenizer reads, and the config.json of a model.
 
-    An encoder that is not BERT's gets no config.json.
+    An encoder of no family of transformers gets a config.json of `settings` alone.
 
     Args:
       folder: to write to.
@@ -100,9 +92,9 @@ def write_description(
       settings: keys of config.json that others do not imply.
     """
     texts = {"tokenizer_config.json": tokenizer_config(config, tokenizer), "special_tokens_map.json": special_tokens()}
-    if not encoder_differences(config):
-        texts["config.json"] = model_config(shapes, config, tokenizer) | dict(settings)
-    for name, content in texts.items():
+    family = family_of(config)
+    texts["config.json"] = (model_config(family, shapes, config, tokenizer) if family else {}) | dict(settings)
+    for name, content in ((name, content) for name, content in texts.items() if content):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
 
@@ -115,22 +107,16 @@ def write_tensors(path: Path, tensors: Weights) -> None:
     path.chmod(mode)
 
 
-def model_config(shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
-    """Returns the config.json of a model with parameters of these shapes, by path."""
+def model_config(family: Family, shapes: Shapes, config, tokenizer: Tokenizer) -> dict:
+    """Returns the config.json of a model of a family with parameters of these shapes, by path."""
     flat = dict(config_lib.flat(config))
-    return (
-        KIND
-        | {theirs: config.model[ours] for ours, (theirs, _) in MODEL_KEYS.items()}
-        | {
-            "architectures": [architecture(shapes)],
-            "vocab_size": shapes["encoder/embeddings/word"][0],
-            "type_vocab_size": shapes["encoder/embeddings/token_type"][0],
-            "pad_token_id": tokenizer.pad_id,
-            "tie_word_embeddings": True,
-            "torch_dtype": "float32",
-            **{key: flat[ours] for o in heads_of(shapes) for key, ours in o.settings.items()},
-        }
-    )
+    return family.settings(config) | {
+        "architectures": [architecture(family, shapes)],
+        "vocab_size": shapes["encoder/embeddings/word"][0],
+        "pad_token_id": tokenizer.pad_id,
+        "torch_dtype": "float32",
+        **{key: flat[ours] for o in heads_of(shapes) for key, ours in o.settings.items()},
+    }
 
 
 def heads_of(shapes: Shapes) -> list[Objective]:
@@ -142,13 +128,15 @@ def usage(shapes: Shapes, config, tokenizer: Tokenizer) -> str:
     """Returns the usage section of the folder's README.md."""
     heads = heads_of(shapes)
     pooler = any(name.startswith("bert.pooler") for o in heads for name in o.exported.values())
-    return USE.format(casing=tokenizer.rules, pooler=POOLER[pooler]) + "".join(o.usage(config) for o in heads)
+    family = family_of(config)
+    use = USE.format(casing=tokenizer.rules, pooler=POOLER[pooler] if family and family.has_pooler else NO_POOLER)
+    return use + "".join(o.usage(config) for o in heads)
 
 
-def architecture(shapes: Shapes) -> str:
-    """Returns the class of transformers that has the most heads of a model."""
-    classes = [o.transformers_class for o in heads_of(shapes) if o.transformers_class]
-    return classes[-1] if classes else "BertModel"
+def architecture(family: Family, shapes: Shapes) -> str:
+    """Returns the family's class of transformers that has the most heads of a model."""
+    names = [o.transformers_class for o in heads_of(shapes) if o.transformers_class in family.classes]
+    return family.classes[names[-1] if names else "BertModel"]
 
 
 def special_tokens() -> dict[str, str]:
@@ -168,6 +156,7 @@ def tokenizer_config(config, tokenizer: Tokenizer) -> dict:
         "strip_accents": tokenizer.rules.settings().get("strip_accents"),  # None: as do_lower_case
         "tokenize_chinese_chars": tokenizer.rules.split_chinese,
         "model_max_length": config.seq_len,  # the run trained no positions beyond
+        **({"model_input_names": list(family.inputs)} if (family := family_of(config)) else {}),
     }
 
 
@@ -191,18 +180,3 @@ def longest_text(folder: Path) -> int:
     path = folder / SETTINGS_FILE
     length = read_config(path).get("model_max_length") if path.is_file() else None
     return length if isinstance(length, int) and length >= 8 else sys.maxsize
-
-
-def model_fields(hf_config: dict, source: str) -> dict:
-    """Returns {"layers": 12, ...}: the keys of config.model that a config.json determines.
-
-    Raises:
-      InputError: the config is not of a BERT encoder, or lacks a size.
-    """
-    differing = [key for key, value in KIND.items() if hf_config.get(key, value) != value]
-    problems = [f"{key} is {hf_config[key]!r}, must be {KIND[key]!r}" for key in differing]
-    required = [theirs for theirs, default in MODEL_KEYS.values() if default is None]
-    problems += [f"{theirs} is missing" for theirs in required if theirs not in hf_config]
-    if problems:
-        raise InputError(f"{source}: not the config of a BERT encoder: {'; '.join(problems)}")
-    return {ours: hf_config.get(theirs, default) for ours, (theirs, default) in MODEL_KEYS.items()}

@@ -7,22 +7,23 @@ from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.interop.families import family_of
 from spanbert_jax.interop.names import Shapes
 
 CARD = """---
 library_name: {library}
 pipeline_tag: fill-mask
 tags:
-- bert
+- {tag}
 - spanbert
 - span-boundary-objective
 ---
 
 # {name}
 
-A SpanBERT encoder (Joshi et al., TACL 2020), pretrained with spanbert_jax: {layers} layers of width {width} with
-{heads} heads, {number:,} parameters, {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens.
-Weights after step {step:,} of {total:,}.
+{title} pretrained by the method of SpanBERT (Joshi et al., TACL 2020) with spanbert_jax: {layers} layers
+of width {width} with {heads} heads, {number:,} parameters, {vocabulary:,} {casing} WordPiece tokens,
+sequences of up to {positions} tokens. Weights after step {step:,} of {total:,}.
 
 ## Use
 
@@ -55,12 +56,12 @@ CONVERTED = """---
 library_name: {library}
 pipeline_tag: fill-mask
 tags:
-- bert
+- {tag}
 ---
 
 # {name}
 
-Converted by spanbert_jax: a BERT encoder of {layers} layers of width {width} with {heads} heads, {number:,} parameters,
+Converted by spanbert_jax: {kind} of {layers} layers of width {width} with {heads} heads, {number:,} parameters,
 {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens. The card of the model that it was made
 of says how it was trained.
 
@@ -73,12 +74,12 @@ FINE_TUNED = """---
 library_name: {library}
 pipeline_tag: {pipeline}
 tags:
-- bert
+- {tag}
 ---
 
 # {name}
 
-A BERT encoder with a head for the task `{task}`, fine-tuned with spanbert_jax: {layers} layers of width {width} with
+{title} with a head for the task `{task}`, fine-tuned with spanbert_jax: {layers} layers of width {width} with
 {heads} heads, {number:,} parameters, {vocabulary:,} {casing} WordPiece tokens, sequences of up to {positions} tokens.
 It started from `{start}`. Weights after step {step:,} of {total:,}.
 
@@ -108,8 +109,13 @@ On `{valid}`, by which the step was chosen:
 
 
 def sizes_for_card(config: ConfigDict, shapes: Shapes, tokenizer: Tokenizer) -> dict:
-    """Returns what both kinds of cards say of a model."""
+    """Returns what all kinds of cards say of a model."""
+    family = family_of(config)
+    kind = f"a {family.title} encoder" if family else "an encoder"
     return dict(
+        tag=family.model_type if family else "encoder",
+        kind=kind,
+        title=kind[0].upper() + kind[1:],
         name=config.name,
         layers=config.model.layers,
         width=config.model.width,

@@ -1,5 +1,7 @@
 """Names of parameters: maps ours to those that Hugging Face's BERT and the original SpanBERT share, and back.
 
+They are the common form of weights of all formats; families/ converts those of other models of Hugging Face to it.
+
 Ours are paths into the parameter tree, with layers stacked on a leading axis. Theirs are PyTorch's: one tensor per
 layer, Linear weights [out, in], attention heads flattened. The objectives give the names of heads. The original
 (docs/original.md 7.2) adds the prefix "decoder." and calls the parameters of a LayerNorm gamma and beta.
@@ -12,7 +14,6 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 
-from spanbert_jax.errors import InputError
 from spanbert_jax.objectives import OBJECTIVES
 
 LAYER = "bert.encoder.layer.{}"
@@ -41,21 +42,6 @@ ENCODER = {
     "encoder/layers/mlp/norm": f"{LAYER}.output.LayerNorm",
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}  # parameters of a module
-# The values of config.model that make an encoder BERT's.
-BERT = {
-    "norm": "layer",
-    "norm_bias": True,
-    "norm_placement": "post",
-    "embedding_norm": True,
-    "qk_norm": False,
-    "positions": "learned",
-    "token_types": True,
-    "tied_output": True,
-    "feed_forward": "gelu",
-    "attention_pattern": "global",
-    "bias": True,
-}
-
 # Parts of names that compilation and distribution in PyTorch add, and attributes that often hold a model.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 HOLDERS = ("model.", "net.", "backbone.", "encoder.")
@@ -73,19 +59,8 @@ def name_of(path: str) -> str | None:
     return f"{names[module]}.{LEAVES[leaf]}" if module in names and leaf in LEAVES else None
 
 
-def encoder_differences(config) -> list[str]:
-    """Returns the settings of a config's encoder that differ from BERT's, one text each."""
-    return [f"model.{key} is {config.model[key]!r}" for key, value in BERT.items() if config.model[key] != value]
-
-
-def exportable(params: Weights, config, format: str) -> tuple[Weights, list[str]]:
-    """Returns the parameters that have names in a format, and the heads that have none.
-
-    Raises:
-      InputError: the encoder is not BERT's, so the format has no counterpart for it.
-    """
-    if other := encoder_differences(config):
-        raise InputError(f"{format} has no counterpart for this encoder: {', '.join(other)}; --format=stablehlo has")
+def nameable(params: Weights) -> tuple[Weights, list[str]]:
+    """Returns the parameters that have names here, and the heads that have none."""
     named = {path: array for path, array in params.items() if name_of(path) is not None}
     return named, sorted({path.split("/")[0] for path in params} - {path.split("/")[0] for path in named})
 
@@ -210,7 +185,7 @@ def normalised(theirs: Weights) -> Weights:
     of models inside others: the names of WRAPPERS are dropped, and that of the attribute that holds the model.
     """
     dialect = {"gamma": "weight", "beta": "bias"}
-    inner = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in theirs}
+    inner = without_wrappers(theirs)
     holder = _holder(inner.values())
     result = {}
     for name, array in theirs.items():
@@ -221,6 +196,11 @@ def normalised(theirs: Weights) -> Weights:
             name = f"bert.{name}"
         result[name] = array
     return result
+
+
+def without_wrappers(names: Iterable[str]) -> dict[str, str]:
+    """Returns {name: the same without the parts in WRAPPERS}."""
+    return {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in names}
 
 
 def _holder(names: Iterable[str]) -> str:

@@ -14,8 +14,10 @@ import numpy as np
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_folder
+from spanbert_jax.interop.families.bert import BERT
+from spanbert_jax.interop.families.family import no_counterpart
 from spanbert_jax.interop.huggingface import model_config, write_tensors
-from spanbert_jax.interop.names import Weights, exportable, in_original_style, to_theirs
+from spanbert_jax.interop.names import Weights, in_original_style, nameable, to_theirs
 
 # Keys of a training checkpoint: of fairseq, Lightning, many programs of their own, and DeepSpeed.
 STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")
@@ -67,10 +69,12 @@ def export_original(folder: Path, params: Weights, config, tokenizer: Tokenizer)
     Raises:
       InputError: the format has no counterpart for the encoder, or the folder exists or cannot be written.
     """
-    params, left_out = exportable(params, config, "the original")
+    if other := BERT.differences(config):
+        raise no_counterpart("the original", other)
+    params, left_out = nameable(params)
     with atomic_folder(folder) as temporary:
         write_tensors(temporary / "model.safetensors", in_original_style(to_theirs(params)))
-        settings = model_config({path: array.shape for path, array in params.items()}, config, tokenizer)
+        settings = model_config(BERT, {path: array.shape for path, array in params.items()}, config, tokenizer)
         (temporary / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         tokenizer.save(temporary)
         (temporary / "README.md").write_text(README.format(name=config.name), encoding="utf-8")

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from spanbert_jax.data.tokenizer_files import VOCABULARY_FILES
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop import tensorflow_files
+from spanbert_jax.interop.families import FAMILIES
 from spanbert_jax.interop.flax_file import read_flax_file
 from spanbert_jax.interop.huggingface import head_file, read_config
 from spanbert_jax.interop.names import (
@@ -83,7 +84,7 @@ def has_weights(path: Path) -> bool:
 class Loaded(NamedTuple):
     """The content of a folder or file of weights."""
 
-    weights: Weights  # by Hugging Face's names, with the types of the file
+    weights: Weights  # by Hugging Face's names of BERT, with the types of the file
     config: dict | None  # its config.json
     vocabulary: Path | None  # its vocab.txt or tokenizer.json
 
@@ -116,6 +117,8 @@ def load_weights(path) -> Loaded:
     weights: Weights = {}
     for file in files:
         tensors = read_tensors(file)
+        for family in FAMILIES:
+            tensors = family.common(tensors)
         named = normalised(tensors)
         if len(named) < len(tensors):
             raise InputError(

@@ -58,8 +58,8 @@ class Objective:
     layouts: Layouts  # of the head's parameters, by path within the head; norms and encoders already have theirs
     # Names in PyTorch's formats of modules of the head and of parameters outside modules. Empty: the formats have none.
     exported: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    # Class of transformers that has this head and those of the objectives before it in the registry.
-    transformers_class: str | None = None
+    # Class of BERT in transformers that has this head and those of the objectives before it in the registry, or "".
+    transformers_class: str = ""
     # config -> how to use the exported head if no class of transformers has it, in Markdown.
     usage: Callable[[Any], str] = lambda config: ""
     # Key of an exported config.json -> key of the config whose value it has.

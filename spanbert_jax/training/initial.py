@@ -12,15 +12,20 @@ from spanbert_jax.data.batches import configured_tokenizer
 from spanbert_jax.data.tokenizer import Tokenizer, choose_rules, load_tokenizer
 from spanbert_jax.data.tokenizer_files import read_tokens, read_vocabulary
 from spanbert_jax.errors import InputError
-from spanbert_jax.interop.huggingface import model_fields
-from spanbert_jax.interop.names import BERT, Weights, to_theirs
+from spanbert_jax.interop.families import model_fields
+from spanbert_jax.interop.names import Weights, to_theirs
 from spanbert_jax.interop.weights import fingerprint, fit_vocabulary, load_weights, to_params, without_other_parts
 from spanbert_jax.model.layout import param_path
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.objectives.pretraining import init_params, with_heads
 from spanbert_jax.training.workdir import newest_step, read_config, restore_run
 
-PARTS = ("first_norm", "rope_base", "local_rope_base", "window", "global_every")  # keys of config.model besides BERT's
+# Keys of config.model on which the function of an encoder depends. The shapes of its tensors do not show all of them.
+ENCODER = (
+    *("layers", "width", "heads", "mlp_width", "max_positions", "bias", "feed_forward", "tied_output", "token_types"),
+    *("norm", "norm_bias", "norm_eps", "norm_placement", "first_norm", "embedding_norm", "qk_norm"),
+    *("positions", "rope_base", "local_rope_base", "attention_pattern", "window", "global_every"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +64,11 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     if vocabulary is not None:
         check_tokenizer(config, tokenizer, vocabulary)
         tokens = read_tokens(str(vocabulary))
-    theirs, ours = BERT | (model or {}), config.model
-    # The shapes of tensors do not show all of these.
-    keys = (*BERT, *PARTS, "layers", "width", "heads", "mlp_width", "max_positions", "norm_eps") if model else ()
-    keys = tuple(key for key in keys if key in theirs)
+    theirs, ours = model or {}, config.model
     differing = [
-        f"model.{key} is {theirs[key]} there, {ours[key]} in this config" for key in keys if theirs[key] != ours[key]
+        f"model.{key} is {theirs[key]} there, {ours[key]} in this config"
+        for key in ENCODER
+        if theirs.get(key, ours[key]) != ours[key]
     ]
     if differing:
         raise InputError(f"{path}: {'; '.join(differing)}")

@@ -1,4 +1,4 @@
-"""A trained model for use on one device: of a run, of an export, or any BERT in a Hugging Face folder.
+"""A trained model for use on one device: of a run, of an export, or of a Hugging Face folder of a known family.
 
 A folder that is not of a run has no config of ours. What its files determine is set in one (sizes of the model, its
 vocabulary, the heads that it has), and everything else has its default.
@@ -15,7 +15,8 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.configs import base
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.interop.huggingface import longest_text, model_fields
+from spanbert_jax.interop.families import model_fields
+from spanbert_jax.interop.huggingface import longest_text
 from spanbert_jax.interop.weights import (
     Loaded,
     fit_vocabulary,
@@ -44,7 +45,7 @@ def restore(path: Path, step: int | None) -> tuple[TrainedModel, list[str]]:
       step: of the run's checkpoint; None: the newest one, or weights that are not of a run.
 
     Raises:
-      InputError: there is no model, or it is not a BERT; or a step is given, and it is not a run.
+      InputError: there is no model, or it is of no known family; or a step is given, and it is not a run.
     """
     if is_run(path):
         return restore_run(path, step), []
@@ -57,7 +58,7 @@ def restore_files(path: Path) -> tuple[TrainedModel, list[str]]:
     """Returns the model of weights in files, and what it lacks or what was left out, in clauses.
 
     Raises:
-      InputError: there is no model, its config.json or vocabulary is missing, or it is not a BERT.
+      InputError: there is no model, its config.json or vocabulary is missing, or it is of no known family.
     """
     loaded = load_weights(path)
     if loaded.config is None or loaded.vocabulary is None:
@@ -99,7 +100,7 @@ def config_of(path: Path, loaded: Loaded) -> ConfigDict:
     """Returns a config with what files of weights determine, and every head that they may have.
 
     Raises:
-      InputError: config.json is not of a BERT encoder, or a value in it is out of range.
+      InputError: config.json is not of an encoder that is known here, or a value in it is out of range.
     """
     assert loaded.config is not None and loaded.vocabulary is not None
     config = base.get_config()

@@ -12,7 +12,9 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import load_tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop import huggingface, stablehlo
-from spanbert_jax.interop.huggingface import export_huggingface, model_fields, usage
+from spanbert_jax.interop.families import BERT, model_fields
+from spanbert_jax.interop.families.bert import PARTS
+from spanbert_jax.interop.huggingface import export_huggingface, usage
 from spanbert_jax.interop.model_card import model_card
 from spanbert_jax.interop.weights import load_weights, to_params
 from tests.interop.models import MODEL, assert_same, random_params, shapes_of, small_config, spec_of, tokenizer_of
@@ -45,7 +47,7 @@ def test_there_and_back_is_bit_for_bit(folder):
     params, missing = to_params(weights, SHAPES)
     assert not missing
     assert_same(params, PARAMS)
-    assert model_fields(config, "x") == {
+    assert model_fields(config, "x") == PARTS | {
         key: CONFIG.model[key] for key in (*MODEL, "init_std", "norm_eps") if key != "sbo_position_width"
     }
     assert load_tokenizer(str(vocabulary), "auto").fingerprint == TOKENIZER.fingerprint
@@ -85,7 +87,7 @@ def test_no_positions_are_promised_that_were_not_trained():
     config = small_config()
     config.seq_len = 32  # of 64 in the table
     assert huggingface.tokenizer_config(config, TOKENIZER)["model_max_length"] == 32
-    assert huggingface.model_config(SHAPES, config, TOKENIZER)["max_position_embeddings"] == 64
+    assert huggingface.model_config(BERT, SHAPES, config, TOKENIZER)["max_position_embeddings"] == 64
     card = model_card(config, SHAPES, TOKENIZER, 1, None, [], "transformers", "")
     assert "sequences of up to 32 tokens" in card
     spec = spec_of(config)
@@ -134,7 +136,7 @@ HF_CONFIG = dict(num_hidden_layers=2, hidden_size=8, num_attention_heads=2, inte
 
 def test_a_config_of_2019_that_says_little():
     fields = model_fields(HF_CONFIG | {"hidden_act": "gelu", "directionality": "bidi"}, "x")
-    assert fields == dict(
+    assert fields == PARTS | dict(
         layers=2,
         width=8,
         heads=2,

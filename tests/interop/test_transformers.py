@@ -19,7 +19,8 @@ transformers = pytest.importorskip("transformers", reason="compares with transfo
 from spanbert_jax.data.sources.embedded import embedded_documents  # noqa: E402
 from spanbert_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer  # noqa: E402
 from spanbert_jax.data.tokenizer_files import WordRules  # noqa: E402
-from spanbert_jax.interop.huggingface import export_huggingface, model_fields, write_description  # noqa: E402
+from spanbert_jax.interop.families import model_fields  # noqa: E402
+from spanbert_jax.interop.huggingface import export_huggingface, write_description  # noqa: E402
 from spanbert_jax.interop.weights import load_weights, sizes, to_params  # noqa: E402
 from spanbert_jax.model.encoder import FIELDS, Encoder  # noqa: E402
 from spanbert_jax.model.layout import ONE_DEVICE  # noqa: E402
@@ -190,7 +191,9 @@ def test_real_weights(lines):
     fields, found = model_fields(hf_config, "x"), sizes(weights_shapes(weights))
     tokenizer = load_tokenizer(str(vocabulary), "auto")
     assert tokenizer.lowercase and found["model.layers"] == fields["layers"] == 6
-    spec = dataclasses.replace(spec_of(small_config()), **fields, vocab_size=tokenizer.vocab_size)
+    config = small_config()
+    config.model.update(fields)
+    spec = dataclasses.replace(spec_of(config), vocab_size=tokenizer.vocab_size)
     params, missing = to_params(weights, shapes_of(spec))
     assert missing == ["mlm", "sbo"]
     assert (
