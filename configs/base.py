@@ -37,6 +37,22 @@ KNOBS: Sections = {
     "init": {
         "path": Execution("", "weights to start from: a run, a Hugging Face folder or a file; empty: random"),
         "fingerprint": Knob("", "of those weights, others are refused; empty: any, and config.json records it"),
+        "size": Knob(
+            "same",
+            'layers and width of those weights: the "same", or fewer: "tile" fills this model with copies',
+            one_of("same", "tile"),
+        ),
+        "vocabulary": Knob(
+            "same",
+            '"same": one begins with the other; for any, tokens that it lacks are means of all rows ("mean") or of '
+            'those of their "subwords"',
+            one_of("same", "mean", "subwords"),
+        ),
+        "positions": Knob(
+            "same",
+            'rows of its position table: the "same", or "tile" (repeat) or "interpolate" it to model.max_positions',
+            one_of("same", "tile", "interpolate"),
+        ),
     },
     "data": {
         "source": Knob(

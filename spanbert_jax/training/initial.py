@@ -1,6 +1,7 @@
 """What a run starts from: its tokenizer, and weights of another run, a Hugging Face folder, the original, or others."""
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import jax
@@ -13,11 +14,12 @@ from spanbert_jax.data.tokenizer import Tokenizer, choose_rules, load_tokenizer
 from spanbert_jax.data.tokenizer_files import read_tokens, read_vocabulary
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.families import model_fields
-from spanbert_jax.interop.names import Weights, to_theirs
+from spanbert_jax.interop.names import WORD, Weights, to_theirs
 from spanbert_jax.interop.weights import fingerprint, fit_vocabulary, load_weights, to_params, without_other_parts
 from spanbert_jax.model.layout import param_path
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.objectives.pretraining import init_params, with_heads
+from spanbert_jax.training.adapting import longer_positions, other_vocabulary, tiled
 from spanbert_jax.training.workdir import newest_step, read_config, restore_run
 
 # Keys of config.model on which the function of an encoder depends. The shapes of its tensors do not show all of them.
@@ -26,6 +28,12 @@ ENCODER = (
     *("norm", "norm_bias", "norm_eps", "norm_placement", "first_norm", "embedding_norm", "qk_norm"),
     *("positions", "rope_base", "local_rope_base", "attention_pattern", "window", "global_every"),
 )
+# Those that may differ if a knob of config.init is not "same": the knob, and what to give it.
+SIZE, POSITIONS = ("size", "tile"), ("positions", "tile or interpolate")
+ADAPTED = {
+    **dict.fromkeys(("layers", "width", "heads", "mlp_width"), SIZE),
+    **dict.fromkeys(("max_positions", "rope_base", "local_rope_base"), POSITIONS),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,42 +58,83 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     """Returns the weights that config.init names, checked against the config and its tokenizer; None if it names none.
 
     The path is the folder of a pretraining run, whose newest checkpoint is read, or a path that
-    interop.weights.load_weights reads. Parts of other tasks are left out, and the vocabulary table is fitted.
+    interop.weights.load_weights reads. Parts of other tasks are left out, the vocabulary table is fitted, and what
+    config.init allows to differ is adapted.
 
     Raises:
       InputError: the weights cannot be read, are of another model or vocabulary, or have another fingerprint than
         config.init.fingerprint.
     """
-    path = config.init.path
+    path, init = config.init.path, config.init
     if not path:
         return None
     weights, model, vocabulary = (_of_run if (Path(path) / "checkpoints").is_dir() else _of_files)(path)
-    tokens = None
-    if vocabulary is not None:
-        check_tokenizer(config, tokenizer, vocabulary)
-        tokens = read_tokens(str(vocabulary))
     theirs, ours = model or {}, config.model
-    differing = [
-        f"model.{key} is {theirs[key]} there, {ours[key]} in this config"
-        for key in ENCODER
-        if theirs.get(key, ours[key]) != ours[key]
-    ]
-    if differing:
-        raise InputError(f"{path}: {'; '.join(differing)}")
+    adapted = [key for key, (knob, _) in ADAPTED.items() if init[knob] != "same" and key in theirs]
+    if (model is None or vocabulary is None) and {init.size, init.vocabulary, init.positions} != {"same"}:
+        raise InputError(
+            f"{path}: has no config.json or no vocabulary beside; init.size, vocabulary and positions need both"
+        )
+    check_encoder(path, theirs, ours, adapted)
     weights, others = without_other_parts(weights)
-    random = np.random.default_rng(config.seed)
-    weights, notes = fit_vocabulary(
-        weights, tokens, tokenizer.tokens, lambda *shape: random.normal(0, ours.init_std, shape).astype(np.float32)
-    )
+    notes = [f"model.{key} is {theirs[key]} there, {ours[key]} here" for key in adapted if theirs[key] != ours[key]]
+    if vocabulary is None or init.vocabulary == "same":
+        their_tokens = None
+        if vocabulary is not None:
+            check_tokenizer(config, tokenizer, vocabulary)
+            their_tokens = read_tokens(str(vocabulary))
+        random = np.random.default_rng(config.seed)
+        weights, more = fit_vocabulary(
+            weights,
+            their_tokens,
+            tokenizer.tokens,
+            lambda *shape: random.normal(0, ours.init_std, shape).astype(np.float32),
+        )
+        notes += more
+        rows = tokenizer.vocab_size
+    else:
+        rows = len(weights[WORD]) if WORD in weights else 0  # none: to_params says what is missing
     if others:
         notes.append(f"parts of other tasks, left out: {', '.join(others)}")
-    params, missing = to_params(weights, shapes_of(config, tokenizer), path)
-    initial = Initial(path, params, missing, notes, fingerprint(params))
-    if config.init.fingerprint not in ("", initial.fingerprint):
-        raise InputError(
-            f"{path}: its weights are {initial.fingerprint}, init.fingerprint requires {config.init.fingerprint}"
+    source = config.copy_and_resolve_references()
+    source.model.update({key: theirs[key] for key in adapted})
+    params, missing = to_params(weights, shapes_of(source, rows), path)
+    if init.vocabulary != "same":
+        params, note = other_vocabulary(
+            params, load_tokenizer(str(vocabulary), "auto"), tokenizer.tokens, init.vocabulary
         )
+        notes.append(note)
+    if init.positions != "same":
+        params = longer_positions(params, ours.max_positions, init.positions)
+    if init.size != "same":
+        params = tiled(params, shapes_of(config, tokenizer.vocab_size))
+    initial = Initial(path, params, missing, notes, fingerprint(params))
+    if init.fingerprint not in ("", initial.fingerprint):
+        raise InputError(f"{path}: its weights are {initial.fingerprint}, init.fingerprint requires {init.fingerprint}")
     return initial
+
+
+def check_encoder(
+    path: str, theirs: Mapping[str, object], ours: Mapping[str, object], adapted: Collection[str]
+) -> None:
+    """Checks that weights of an encoder are of the one that is to be made of them.
+
+    Args:
+      path: of the weights.
+      theirs, ours: config.model of both, of theirs as far as it is known.
+      adapted: keys that may differ.
+
+    Raises:
+      InputError: they are not.
+    """
+    differing = [key for key in ENCODER if key not in adapted and theirs.get(key, ours[key]) != ours[key]]
+    if differing:
+        lines = [f"model.{key} is {theirs[key]} there, {ours[key]} in this config" for key in differing]
+        advice = {
+            f"--config.init.{knob}={value}" for knob, value in (ADAPTED[key] for key in differing if key in ADAPTED)
+        }
+        adapts = f"; {' and '.join(sorted(advice))} adapts them" if all(key in ADAPTED for key in differing) else ""
+        raise InputError(f"{path}: {'; '.join(lines)}{adapts}")
 
 
 def check_tokenizer(config, tokenizer: Tokenizer, vocabulary: Path) -> None:
@@ -99,8 +148,11 @@ def check_tokenizer(config, tokenizer: Tokenizer, vocabulary: Path) -> None:
     """
     described, data = read_vocabulary(str(vocabulary)), config.data
     advice = f"give --config.data.vocab={vocabulary}"
+    others = "or --config.init.vocabulary=subwords to make rows for other tokens"
     if any(one != other for one, other in zip(described.tokens, tokenizer.tokens)):
-        raise InputError(f"{vocabulary.parent}: its vocabulary is not that of data.vocab {data.vocab}: {advice}")
+        raise InputError(
+            f"{vocabulary.parent}: its vocabulary is not that of data.vocab {data.vocab}: {advice}, {others}"
+        )
     rules, _ = choose_rules(described.tokens, described.rules, described.by, data.lowercase, data.strip_accents)
     if described.rules and rules.settings() != tokenizer.rules.settings():
         raise InputError(
@@ -163,9 +215,9 @@ def _of_files(path: str) -> tuple[Weights, dict | None, Path | None]:
     return weights, None if config is None else model_fields(config, path), vocabulary
 
 
-def shapes_of(config, tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
+def shapes_of(config, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of the parameters of a config's model, by path."""
-    spec = model_spec(config, tokenizer.vocab_size, "cpu")  # the platform affects only activations
+    spec = model_spec(config, vocab_size, "cpu")  # the platform affects only activations
     params = jax.eval_shape(lambda: init_params(spec, with_heads(config), jax.random.key(0)))
     return {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
 

@@ -82,7 +82,7 @@ def restore_files(path: Path) -> tuple[TrainedModel, list[str]]:
     weights, others = without_other_parts(loaded.weights)
     weights, notes = fit_vocabulary(weights, tokenizer.tokens, tokenizer.tokens, no_rows)
     config = config_of(path, loaded)
-    params, missing = to_params(weights, shapes_of(config, tokenizer), str(path))
+    params, missing = to_params(weights, shapes_of(config, tokenizer.vocab_size), str(path))
     usual = [head.title for head in with_heads(base.get_config()) if head.name in missing]
     if usual:
         notes.append(f"it has no head of: {', '.join(usual)}")

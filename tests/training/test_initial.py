@@ -22,7 +22,7 @@ from tests.interop.models import assert_same, random_params
 from tests.small import TOKENIZER, small_config, small_program
 
 CONFIG = small_config()
-SHAPES = shapes_of(CONFIG, TOKENIZER)
+SHAPES = shapes_of(CONFIG, TOKENIZER.vocab_size)
 PARAMS = random_params(SHAPES)
 
 

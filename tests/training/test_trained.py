@@ -19,7 +19,7 @@ from tests.interop.models import assert_same, random_params
 from tests.small import TOKENIZER, small_config
 
 CONFIG = small_config(masking__boundaries="internal", masking__max_targets=7, model__norm_eps=1e-5)
-PARAMS = random_params(shapes_of(CONFIG, TOKENIZER))
+PARAMS = random_params(shapes_of(CONFIG, TOKENIZER.vocab_size))
 
 
 @pytest.fixture(scope="module")

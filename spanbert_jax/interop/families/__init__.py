@@ -19,7 +19,7 @@ def required_family(config: ConfigDict) -> Family:
     """Returns the family that has the encoder of a config.
 
     Raises:
-      InputError: there is none; the settings are told that keep it from the family that is closest.
+      InputError: there is none; the error names the settings that keep it from the family that is closest.
     """
     if family := family_of(config):
         return family

@@ -22,7 +22,7 @@ class Family:
     # Class of BERT in transformers -> the family's. Heads whose class is not among them are written to files beside.
     classes: Mapping[str, str]
     inputs: Sequence[str]  # arguments that the tokenizer makes for the model
-    has_pooler: bool  # whether its class without heads has a pooler unless told otherwise
+    has_pooler: bool  # whether its class without heads has a pooler unless asked not to
     # config -> the settings of its encoder that the family lacks, one text each.
     differences: Callable[[ConfigDict], list[str]]
     tensors: Callable[[Weights], Weights]  # common form -> the family's

@@ -114,8 +114,8 @@ def common(weights: Weights) -> Weights:
         match = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
         if match and match[2] in OF_LAYER:
             parts = OF_LAYER[match[2]]
-            pieces = np.split(array, len(parts)) if array.ndim and array.shape[0] % len(parts) == 0 else [array]
-            result |= {f"{LAYER.format(match[1])}.{part}.{match[3]}": piece for part, piece in zip(parts, pieces)}
+            shares = np.split(array, len(parts)) if array.ndim and array.shape[0] % len(parts) == 0 else [array]
+            result |= {f"{LAYER.format(match[1])}.{part}.{match[3]}": share for part, share in zip(parts, shares)}
         else:
             result[single.get(name, name)] = array
     if OUTPUT in result and np.array_equal(result[OUTPUT], result[WORD]):
