@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 def finetune_transformers(config: ConfigDict) -> dict:
-    """Fine-tunes as a config of ours says, and returns the metrics by split at the best epoch on the validation data."""
+    """Fine-tunes as a config of ours says, and returns the metrics by split at the best epoch for the validation data."""
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
     task_class = TASKS[config.task.name]
@@ -135,7 +135,7 @@ def logits_of(model, features: Features, tokenizer, batch_size: int = 64) -> lis
     order = sorted(range(len(features)), key=lambda number: len(features[number]["input_ids"]))
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
-        inputs = {name: x for name, x in padded([features[n] for n in numbers], tokenizer).items()}
+        inputs = padded([features[n] for n in numbers], tokenizer)
         outputs = model(**{name: inputs[name] for name in tokenizer.model_input_names})
         logits = torch.stack([outputs.start_logits, outputs.end_logits], -1) if "end_logits" in outputs else None
         values = (outputs.logits if logits is None else logits).numpy()
@@ -182,7 +182,9 @@ def tag_features(task: Any, tokenizer, examples: list) -> Features:
         tags = from_spans(example.spans, len(example.words), PLAIN if task.plain else task.options.scheme)
         words = encoded.word_ids(number)
         first = [word is not None and word not in words[:at] for at, word in enumerate(words)]
-        wanted = [task.numbers.get(tags[word], IGNORED) if is_first else IGNORED for word, is_first in zip(words, first)]
+        wanted = [
+            task.numbers.get(tags[word], IGNORED) if is_first else IGNORED for word, is_first in zip(words, first)
+        ]
         inputs = {name: encoded[name][number] for name in tokenizer.model_input_names}
         features.append(inputs | {"labels": wanted, "words": [word if f else None for word, f in zip(words, first)]})
     return features
