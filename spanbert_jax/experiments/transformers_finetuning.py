@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
 
 def finetune_transformers(config: ConfigDict) -> dict:
-    """Fine-tunes as a config of ours says, and returns the metrics by split at the best epoch for the validation data."""
+    """Fine-tunes as a config of ours says, and returns the metrics by split at the best epoch on validation data."""
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
     task_class = TASKS[config.task.name]

@@ -56,7 +56,9 @@ class Pointing(Task):
     def features(self, examples, training):
         tokens = self.tokenizer.encode([text for text, _ in examples])
         return [
-            Row(number, single_sequence(self.tokenizer, ids) | {"target": np.asarray(target), "weight": np.asarray(1.0)})
+            Row(
+                number, single_sequence(self.tokenizer, ids) | {"target": np.asarray(target), "weight": np.asarray(1.0)}
+            )
             for number, (ids, (_, target)) in enumerate(zip(tokens, examples))
         ]
 
