@@ -87,7 +87,7 @@ def epochs(model, features: Features, tokenizer, config: ConfigDict, random: np.
         for without, decay in ((False, optimizer.weight_decay), (True, 0.0))
     ]
     adam = torch.optim.AdamW(
-        groups, lr=optimizer.learning_rate, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps
+        groups, lr=optimizer.learning_rate, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps, fused=True
     )
     steps = -(-len(features) // config.batch_size) * config.task.epochs
     warmup = int(config.task.warmup_fraction * steps)
