@@ -67,7 +67,7 @@ def _from_run(path: Path) -> ConfigDict:
 
 
 def _from_python(source: str, variant: str) -> ConfigDict:
-    """Returns get_config(variant) of a file, or of a module of spanbert_jax.configs."""
+    """Returns get_config(variant) of a file, or of a module of spanbert_jax.configs; without a variant, its default."""
     embedded = source.isidentifier()
     if embedded and importlib.util.find_spec(f"spanbert_jax.configs.{source}") is None:
         raise InputError(f"config {source!r} does not exist: give a name such as spanbert:base, or a file")
@@ -77,12 +77,14 @@ def _from_python(source: str, variant: str) -> ConfigDict:
         module = importlib.import_module(f"spanbert_jax.configs.{source}") if embedded else _executed(source)
         if not hasattr(module, "get_config"):
             raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
-        variants = bool(inspect.signature(module.get_config).parameters)
+        parameters = inspect.signature(module.get_config).parameters
+        variants = bool(parameters)
+        is_optional = all(parameter.default is not parameter.empty for parameter in parameters.values())
         if variant and not variants:
             raise InputError(
                 f"config file {source!r} has no variants, as get_config() takes none: leave out :{variant}"
             )
-        config = module.get_config(variant) if variants else module.get_config()
+        config = module.get_config(variant) if variant or not is_optional else module.get_config()
     except InputError:
         raise
     except ValueError as error:

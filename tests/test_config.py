@@ -279,6 +279,11 @@ def test_whatever_a_config_file_does_wrong_is_one_line_that_names_it(tmp_path, t
     assert said in problem
 
 
+def test_a_config_without_a_variant_is_the_default_one():
+    assert load_config("configs/tasks/classification.py") == load_config("configs/tasks/classification.py:table")
+    assert load_config("spanbert") == load_config("spanbert:base")
+
+
 def test_a_config_file_without_variants_takes_no_argument(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

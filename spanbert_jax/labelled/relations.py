@@ -21,6 +21,7 @@ from spanbert_jax.labelled.files import (
     reported_together,
     text_lines,
 )
+from spanbert_jax.labelled.tfds import PREFIX, name_and_split, read_tfds
 from spanbert_jax.labelled.words import word_ranges
 
 FIRST_LINE = re.compile(r"(\d+)\t(.*)")
@@ -61,15 +62,21 @@ class Relation:
 def read_relations(path: Paths) -> list[Relation]:
     """Returns the examples of files of TACRED or SemEval-2010 task 8, which are known by their content.
 
+    Of tfds:NAME/SPLIT, records with the fields of TACRED.
+
     Raises:
       InputError: files are missing or malformed, or of neither format.
     """
+    if isinstance(path, str) and path.startswith(PREFIX):
+        with reported_together() as problems:
+            numbered = enumerate(read_tfds(*name_and_split(path)))
+            return list(_tacred(((f"{path}, record {number}", record) for number, record in numbered), problems))
     return _read(path, None)
 
 
 def read_tacred(path: Paths) -> list[Relation]:
     """Returns the examples of TACRED's JSON (an array, or one record on each line) or Parquet. Raises InputError."""
-    return _read(path, _tacred)
+    return _read(path, _tacred_file)
 
 
 def read_semeval(path: Paths) -> list[Relation]:
@@ -93,18 +100,23 @@ def _read(path: Paths, reader) -> list[Relation]:
 
 def _reader_of(file: str):
     if split_suffix(file)[0] == ".parquet":
-        return _tacred
+        return _tacred_file
     line = first_line(file)
     if line.startswith(("[", "{")):
-        return _tacred
+        return _tacred_file
     if FIRST_LINE.match(line):
         return _semeval
     advice = "give TACRED's JSON, or SemEval's text, in which lines begin with a number, a tab and a sentence"
     raise InputError(f"{file}, line 1: neither TACRED nor SemEval-2010 task 8; {advice}")
 
 
-def _tacred(file: str, problems: Problems) -> Iterator[Relation]:
-    for number, (where, record) in enumerate(records(file, problems), 1):
+def _tacred_file(file: str, problems: Problems) -> Iterator[Relation]:
+    return _tacred(records(file, problems), problems)
+
+
+def _tacred(records_read: Iterable[tuple[str, dict]], problems: Problems) -> Iterator[Relation]:
+    """Yields the examples of records, each with where it stands."""
+    for number, (where, record) in enumerate(records_read, 1):
         if isinstance(record.get("id"), str):
             where += f" (id {record['id']})"
         fields = Fields(record, where, problems)

@@ -62,8 +62,9 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 class Linear(nn.Module):
     """A linear map, given by an einsum equation such as "BLD,DF->BLF".
 
-    The kernel of `shape` is drawn from Normal(0, std), with init_std by default. The bias is 0; its axes are those of
-    the kernel that the result has too. The result has the type `dtype`, by default that of activations.
+    The kernel of `shape` is drawn from Normal(0, std), with init_std by default. The bias is 0, or what `bias_init`
+    draws; its axes are those of the kernel that the result has too. The result has the type `dtype`, by default that of
+    activations.
     """
 
     spec: ModelSpec
@@ -72,6 +73,7 @@ class Linear(nn.Module):
     bias: bool = True
     dtype: Any = None
     std: float | None = None
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x):
@@ -82,4 +84,4 @@ class Linear(nn.Module):
         if not self.bias:
             return y
         kept = tuple(size for letter, size in zip(kernel_letters, self.shape) if letter in result_letters)
-        return add_bias(y, self.param("bias", nn.initializers.zeros, kept))
+        return add_bias(y, self.param("bias", self.bias_init, kept))

@@ -25,13 +25,14 @@ class Tagger(nn.Module):
     head: str  # name of its module
     classes: int
     width: int  # 0: tokens are classified
+    share: float = 0.5  # of candidate spans that are of a type
 
     @nn.compact
     def __call__(self, batch, seeds):
         """Returns float32 [B, L, C] for the tokens, or [B, L, W, C] for spans (first word, number of further words)."""
         states = encoder_states(self.spec, self.layout, batch, seeds)
         if self.width:
-            return SpanHead(self.spec, self.classes, self.width, name=self.head)(
+            return SpanHead(self.spec, self.classes, self.width, self.share, name=self.head)(
                 states, batch["first"], batch["last"], seeds
             )
         return TokenHead(self.spec, self.classes, name=self.head)(states, seeds)
@@ -52,11 +53,16 @@ class TokenHead(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """Classifies each span of up to W words by the states at its ends, inside and outside, and its width."""
+    """Classifies each span of up to W words by the states at its ends, inside and outside, and its width.
+
+    Few spans are of a type. So that the first steps need not teach that, the head starts with the share that they have
+    in the training examples (as the classifier of Lin et al., ICCV 2017, section 4.1).
+    """
 
     spec: ModelSpec
-    classes: int
+    classes: int  # the first one is that of no type
     width: int
+    share: float  # of candidate spans that are of a type
 
     @nn.compact
     def __call__(self, states, first, last, seeds):
@@ -73,7 +79,16 @@ class SpanHead(nn.Module):
         x = begins[:, :, None] + shifted(ends, self.width) + table.astype(spec.dtype)  # [B, L, W, D]
         x = norm(spec, "norm")(gelu(x))
         x = dropout(x, spec.dropout, None if seeds is None else fold_in(seeds, 100))
-        return Linear(spec, "BLWD,DC->BLWC", (width, self.classes), dtype=jnp.float32, name="output")(x)
+        shares = jnp.array([1 - self.share] + (self.classes - 1) * [self.share / (self.classes - 1)])
+        output = Linear(
+            spec,
+            "BLWD,DC->BLWC",
+            (width, self.classes),
+            dtype=jnp.float32,
+            bias_init=lambda key, shape: jnp.log(shares),
+            name="output",
+        )
+        return output(x)
 
 
 def shifted(x: jax.Array, width: int) -> jax.Array:

@@ -7,13 +7,15 @@ tokens  the first token of each word is classified: as the label of the word, or
         (Devlin et al. 2019, section 5.3).
 spans   each span of up to tagging.max_width words is classified as one of the types or as none, from the states of its
         first and last token, and, as the head of the span boundary objective (Joshi et al. 2020, section 3.2), from
-        those of the tokens just before and just after it and an embedding of its width. Spans may be nested.
+        those of the tokens just before and just after it and an embedding of its width. Spans may be nested. Where the
+        ends of an entity are in doubt, several spans share its probability; so a span is predicted from a probability
+        on that gives the best F1 on the validation data.
 """
 
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,8 @@ from spanbert_jax.scorers.conlleval import span_f1
 from spanbert_jax.tasks.tagger import Tagger, shifted
 
 NAME = "tagging"
+UNTUNED = 0.5  # probability from which a span is predicted, if no validation data say better
+LEAST = 0.02  # probability below which it never is
 
 
 class Window(NamedTuple):
@@ -52,8 +56,8 @@ class Tagging(Task):
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)
         self.plain = labels["plain"]
-        self.metric = "accuracy" if self.plain else "f1"
         self.width = self.options.max_width if self.options.decoder == "spans" else 0
+        self.metric = "accuracy" if self.plain else "best_f1" if self.width else "f1"
         types = labels["types"]
         if self.width:
             self.classes = ["", *types]  # "": of no type
@@ -120,7 +124,10 @@ class Tagging(Task):
 
     @classmethod
     def labels_of(cls, config, examples: list[Tagged]):
-        """Returns {"plain": whether words have labels, "types": of spans, or the labels, "usual": that of most words}.
+        """Returns what is known of labels.
+
+        {"plain": whether words have labels, "types": of spans, or the labels, "usual": that of most words, and for the
+        decoder spans "share": the fraction of spans of up to tagging.max_width words that are of a type}
 
         Raises:
           InputError: the decoder cannot be trained on these.
@@ -136,7 +143,12 @@ class Tagging(Task):
             )
         if options.decoder == "tokens" and any(inner_spans(example.spans or ()) for example in examples):
             raise InputError(f"{where}: spans overlap, which tags cannot say; give --config.tagging.decoder=spans")
-        return {"plain": plain, "types": sorted(types), "usual": types.most_common(1)[0][0] if plain else OUTSIDE}
+        known = {"plain": plain, "types": sorted(types), "usual": types.most_common(1)[0][0] if plain else OUTSIDE}
+        if options.decoder == "spans":
+            lengths = [len(example.words) for example in examples if example.spans is not None]
+            candidates = sum(max(length - more, 0) for length in lengths for more in range(options.max_width))
+            known["share"] = min(types.total() / candidates, 0.5)
+        return known
 
     def features(self, examples: list[Tagged], training: bool) -> list[Row]:
         """Returns a row for each sentence, or several if it does not fit; those of training have tags."""
@@ -236,7 +248,7 @@ class Tagging(Task):
 
     def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
         """Returns the tagger."""
-        return Tagger(spec, layout, NAME, len(self.classes), self.width)
+        return Tagger(spec, layout, NAME, len(self.classes), self.width, self.labels.get("share", 0.5))
 
     def counts(self, batch):
         """Returns the number of words that are trained on; the loss of spans is a sum over the widths at each word."""
@@ -258,11 +270,17 @@ class Tagging(Task):
         return total / counts[NAME], {NAME: {"loss": total, "accuracy": correct}}
 
     def predictions(self, outputs: jax.Array, batch):
-        """Returns class and its probability, int32 and float32 [B, L] of tokens or [B, L, W] of spans."""
-        classes = jnp.argmax(outputs, axis=-1)
-        if self.width:
-            classes = jnp.where(self._weights(batch) > 0, classes, 0)
-        return {"class": classes.astype(jnp.int32), "probability": jnp.max(jax.nn.softmax(outputs), axis=-1)}
+        """Returns class and its probability, int32 and float32 [B, L] of tokens or [B, L, W] of spans.
+
+        For spans it is the best one of the types, and 0 where there is no span.
+        """
+        probabilities = jax.nn.softmax(outputs)
+        if not self.width:
+            classes, chosen = jnp.argmax(outputs, axis=-1), jnp.max(probabilities, axis=-1)
+        else:
+            of_types, is_span = probabilities[..., 1:], self._weights(batch) > 0
+            classes, chosen = jnp.where(is_span, jnp.argmax(of_types, axis=-1) + 1, 0), jnp.max(of_types, axis=-1)
+        return {"class": classes.astype(jnp.int32), "probability": chosen}
 
     # Predictions
 
@@ -270,13 +288,15 @@ class Tagging(Task):
         """Returns {"spans": [{"type", "first", "last" (words), "score", and of a text "start", "end", "text"}]}.
 
         Scores are probabilities; of several tags, the least one. For labels of words it is {"tags": [one for each]}.
+        The decoder of spans adds "unlikely": those that fit beside the spans, but are less probable than the best
+        threshold on the validation data.
         """
         tags = [[self.labels["usual"]] * len(example.words) for example in examples]
         scores = [np.zeros(len(example.words)) for example in examples]
         scored: list[list[tuple[float, Span]]] = [[] for _ in examples]
         for (number, _, window), arrays in outputs:
             if self.width:
-                for start, more in zip(*np.nonzero(arrays["class"])):
+                for start, more in zip(*np.nonzero((arrays["class"] > 0) & (arrays["probability"] >= LEAST))):
                     kind = self.classes[arrays["class"][start, more]]
                     span = (kind, int(window.words[start]), int(window.words[start + more]))
                     scored[number].append((float(arrays["probability"][start, more]), span))
@@ -290,13 +310,26 @@ class Tagging(Task):
             for number, of in enumerate(tags):
                 spans = to_spans(of, self.options.scheme)
                 scored[number] = [(float(scores[number][span[1] : span[2] + 1].min()), span) for span in spans]
-        return [
-            {"spans": [described(example, *one) for one in compatible(of, self.options.nested)]}
+        found = [
+            [described(example, *one) for one in compatible(of, self.options.nested)]
             for example, of in zip(examples, scored)
+        ]
+        if not self.width:
+            return [{"spans": of} for of in found]
+        threshold = self.tuned.get("best_f1_thresh", UNTUNED)
+        return [
+            {
+                "spans": [span for span in of if span["score"] >= threshold],
+                "unlikely": [span for span in of if span["score"] < threshold],
+            }
+            for of in found
         ]
 
     def score(self, examples: list[Tagged], predictions):
-        """Returns conlleval's precision, recall and F1 of spans in percent, and F1 by type; or accuracy in percent."""
+        """Returns conlleval's precision, recall and F1 of spans in percent, and F1 by type; or accuracy in percent.
+
+        Of the decoder of spans also "best_f1" and "best_f1_thresh", its threshold; see best_threshold.
+        """
         known = [(example, given) for example, given in zip(examples, predictions) if example.spans is not None]
         if self.plain:
             pairs = [
@@ -305,8 +338,11 @@ class Tagging(Task):
             return {"accuracy": 100 * sum(gold == tag for gold, tag in pairs) / max(len(pairs), 1)}
         gold = [set(example.spans or ()) for example, _ in known]
         scores = span_f1(gold, [set(spans_of(given)) for _, given in known])
-        by_type = {f"f1_{kind}": of["f1"] for kind, of in scores["per_type"].items()}
-        return {name: scores[name] for name in ("f1", "precision", "recall")} | by_type
+        found = {name: scores[name] for name in ("f1", "precision", "recall")}
+        if self.width:
+            every = [[*given["spans"], *given.get("unlikely", ())] for _, given in known]
+            found |= dict(zip(("best_f1", "best_f1_thresh"), best_threshold(gold, every)))
+        return found | {f"f1_{kind}": of["f1"] for kind, of in scores["per_type"].items()}
 
     def write(self, path: Path, examples: list[Tagged], predictions):
         """Writes columns of word, tag and predicted tag (IOB2) for conlleval, or, to a .jsonl, records with spans.
@@ -339,6 +375,30 @@ class Tagging(Task):
 def spans_of(prediction: dict[str, Any]) -> list[Span]:
     """Returns the spans of a prediction."""
     return [(span["type"], span["first"], span["last"]) for span in prediction["spans"]]
+
+
+def best_threshold(gold: Sequence[Set[Span]], predicted: Sequence[list[dict[str, Any]]]) -> tuple[float, float]:
+    """Returns the best F1 in percent of the spans whose score is at least a threshold, and that threshold.
+
+    Spans are chosen in the order of their scores (see compatible), so those of a higher threshold are among those of a
+    lower one. The threshold is in the middle between the scores of the last span that it takes and of the next one.
+    """
+    scored = sorted(
+        (
+            (span["score"], (span["type"], span["first"], span["last"]) in of)
+            for of, spans in zip(gold, predicted)
+            for span in spans
+        ),
+        reverse=True,
+    )
+    total, correct = sum(map(len, gold)), np.cumsum([is_right for _, is_right in scored])
+    best, threshold = 0.0, UNTUNED
+    for number, (score, _) in enumerate(scored):
+        after = scored[number + 1][0] if number + 1 < len(scored) else LEAST
+        f1 = 200 * float(correct[number]) / (number + 1 + total)
+        if f1 > best and after < score:
+            best, threshold = f1, (score + after) / 2
+    return best, threshold
 
 
 def described(example: Tagged, score: float, span: Span) -> dict[str, Any]:

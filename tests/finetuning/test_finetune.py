@@ -2,11 +2,14 @@
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
 
+from spanbert_jax import commands
 from spanbert_jax.errors import InputError
+from spanbert_jax.experiments.curve import read_curves
 from spanbert_jax.finetuning.evaluation import BEST
 from spanbert_jax.finetuning.feed import TaskFeed
 from spanbert_jax.finetuning.seeds import finetune_seeds
@@ -196,3 +199,25 @@ def test_python_predicts_as_the_evaluation_does(examples, finished):
         assert predictor.score(read, predictions) == results_of(finished)["valid"]
     [given] = predictor.predict(["the king was in the house of it"[:24]])
     assert given["label"] == "good" and abs(sum(given["scores"].values()) - 1) < 1e-6
+
+
+def test_predict_refuses_what_it_cannot_do_in_one_line(examples, finished, tmp_path, monkeypatch, capsys):
+    flags = [f"--workdir={finished}", f"--input={examples / 'valid.tsv'}", f"--output={tmp_path / 'out.jsonl'}"]
+    for more, said in (("--batch_size=0", "--batch_size must be at least 1, not 0"), ("--input=absent", "absent")):
+        monkeypatch.setattr(sys, "argv", ["spanbert", "predict", *flags, more])
+        with pytest.raises(SystemExit) as end:
+            commands.main()
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and error.startswith("spanbert predict: ") and said in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_the_losses_of_a_run_are_plotted(finished, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="plots")
+    curves = read_curves(finished, "run")
+    assert list(curves.training) == ["classification"] and len(curves.training["classification"][0]) == 30
+    monkeypatch.setattr(sys, "argv", ["spanbert", "plot_metrics", str(finished), f"--output={tmp_path / 'loss.svg'}"])
+    with pytest.raises(SystemExit) as end:
+        commands.main()
+    assert end.value.code == 0 and "classification" in (tmp_path / "loss.svg").read_text()

@@ -1,10 +1,14 @@
 """TFDS: data sets made on disk by the test, in the shapes of glue and squad."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from spanbert_jax.errors import InputError
+from spanbert_jax.labelled import relations
 from spanbert_jax.labelled.questions import Question
+from spanbert_jax.labelled.relations import Relation, read_relations
 from spanbert_jax.labelled.table import Row
 from spanbert_jax.labelled.tfds import read_tfds, read_tfds_questions, read_tfds_rows
 
@@ -20,6 +24,8 @@ SQUAD = [
 ]
 SST2 = [{"sentence": f"s {i}", "label": label, "idx": i} for i, label in enumerate((1, 0, -1))]
 MNLI = [{"premise": "a", "hypothesis": "b", "label": 2, "idx": 0}]
+SPANS = {"subj_start": 0, "subj_end": 0, "obj_start": 2, "obj_end": 2}
+TACRED = [{"id": "t1", "relation": "per:city_of_birth", "token": ["Ann", "of", "Bonn"], **SPANS}]
 
 
 def builder_class(tfds, dataset, config, features, records):
@@ -60,11 +66,13 @@ def data_dir(tmp_path_factory):
     sst2 = {"sentence": text, "label": label("negative", "positive"), "idx": number}
     classes = label("entailment", "neutral", "contradiction")
     mnli = {"premise": text, "hypothesis": text, "label": classes, "idx": number}
+    tacred = {"id": text, "relation": text, "token": tfds.features.Sequence(text), **dict.fromkeys(SPANS, number)}
     folder = tmp_path_factory.mktemp("tfds")
     for name, config, features, records in (
         ("squad", "v1.1", squad, SQUAD),
         ("glue", "sst2", sst2, SST2),
         ("glue", "mnli", mnli, MNLI),
+        ("relations", "v1", tacred, TACRED),
     ):
         builder = builder_class(tfds, name, config, features, records)(data_dir=folder, config=config)
         builder.download_and_prepare()
@@ -88,6 +96,14 @@ def test_examples(data_dir):
         Question("q2", "t", "the hé", "so?", (), True),
     ]
     assert notes == []
+
+
+def test_relations_have_the_fields_of_tacred(data_dir, monkeypatch):
+    monkeypatch.setattr(relations, "read_tfds", functools.partial(read_tfds, data_dir=data_dir))
+    [example] = read_relations("tfds:relations/train")
+    assert example == Relation("t1", ("Ann", "of", "Bonn"), (0, 0), (2, 2), "", "", "per:city_of_birth")
+    with pytest.raises(InputError, match="tfds:squad, record 0|tfds:squad/train, record 0.*no field 'token'"):
+        read_relations("tfds:squad/train")
 
 
 def test_mistakes(data_dir):

@@ -3,12 +3,14 @@
 import itertools
 import json
 import random
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spanbert_jax.commands import predict
 from spanbert_jax.configs.tasks import coref
 from spanbert_jax.errors import InputError
 from spanbert_jax.finetuning.predictor import write_predictions
@@ -231,7 +233,7 @@ def small_documents(number: int, seed: int) -> list[Document]:
     return documents
 
 
-def test_a_run_learns_coreference_and_reads_raw_text(tmp_path):
+def test_a_run_learns_coreference_and_reads_raw_text_and_gap(tmp_path, monkeypatch, capsys):
     for seed, (name, number) in enumerate((("train", 120), ("valid", 20))):
         documents = small_documents(number, seed)
         write_conll2012(tmp_path / f"{name}.conll", documents, [document.clusters for document in documents])
@@ -250,3 +252,17 @@ def test_a_run_learns_coreference_and_reads_raw_text(tmp_path):
     [given] = predictor.predict(["her king was in it\nof that king"])
     assert given == {"clusters": [[[1, 1], [7, 7]]]}
     assert predictor.predict([[["her", "king", "was", "in", "it"], ["of", "that", "king"]]]) == [given]
+
+    gap = tmp_path / "gap.tsv"  # as gap-development.tsv is: a header, and a URL in the last column
+    columns = "ID Text Pronoun Pronoun-offset A A-offset A-coref B B-offset B-coref URL".split()  # noqa: SIM905
+    text = "It was in the house of the king. To her king, the house was it."
+    wanted = ("her", 36, "king", 27, "TRUE", "house", 14, "FALSE")
+    rows = [("development-1", text, *wanted, "http://en.wikipedia.org/wiki/A"), ("development-2", text, *wanted, "")]
+    gap.write_text("\n".join("\t".join(map(str, row)) for row in (columns, *rows)) + "\n")
+    flags = [f"--workdir={tmp_path / 'run'}", f"--input={gap}", f"--output={tmp_path / 'answers.tsv'}", "--score"]
+    monkeypatch.setattr(sys, "argv", ["predict.py", *flags])
+    assert predict.main() == 0
+    assert "overall/f1" in capsys.readouterr().out
+    answers = [line.split("\t") for line in (tmp_path / "answers.tsv").read_text().splitlines()]
+    assert [row[0] for row in answers] == ["development-1", "development-2"]
+    assert all(cell in ("TRUE", "FALSE") for row in answers for cell in row[1:])

@@ -166,3 +166,35 @@ def test_a_run_learns_relations(tmp_path):
     [given] = predictor.predict([{"text": "the king in it house", "subject": [4, 8], "object": [15, 20]}])
     assert given["label"] == "Entity-Origin(e1,e2)"
     np.testing.assert_allclose(sum(given["scores"].values()), 1, rtol=1e-5)
+
+
+def tacred_records(number: int, seed: int) -> list[dict]:
+    """Records as those of TACRED, in which the relation follows from the subject, its word or its type."""
+    draw, records = random.Random(seed), []
+    for i in range(number):
+        words = draw.choices(FILLERS, k=draw.randint(6, 14))
+        subject, place = draw.sample(range(len(words)), 2)
+        is_born = draw.random() < 0.5
+        words[subject], words[place] = "king" if is_born else "people", "house"
+        spans = {"subj_start": subject, "subj_end": subject, "obj_start": place, "obj_end": place}
+        types = {"subj_type": "PERSON" if is_born else "ORGANIZATION", "obj_type": "CITY"}
+        label = "per:city_of_birth" if is_born else "no_relation"
+        records.append({"id": f"e{i}", "docid": "d", "relation": label, "token": words, **spans, **types})
+    return records
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["ner", "ner_text", "text", "text_ner"])
+def test_a_run_of_each_mode_learns_from_a_file_of_tacred(tmp_path, mode):
+    for seed, (name, number) in enumerate((("train", 100), ("dev", 30))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(tacred_records(number, seed)))
+    UNUSED.save(tmp_path / "vocab")
+    config = config_of(mode=mode)
+    config.data.vocab = str(tmp_path / "vocab")
+    config.optimizer.learning_rate = 1e-2
+    config.task.update(dict(train=str(tmp_path / "train.json"), valid=str(tmp_path / "dev.json"), epochs=6, sizes=1))
+    assert run_on(config, tmp_path / "run") == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["metric"] == "f1" and results["valid"]["f1"] > 0.8
+    predictor, examples = load(tmp_path / "run"), read_relations(str(tmp_path / "dev.json"))
+    assert predictor.score(examples, predictor.predictions(examples)) == results["valid"]

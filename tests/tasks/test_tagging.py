@@ -13,9 +13,12 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.finetuning.predictor import write_predictions
 from spanbert_jax.finetuning.task import Output, collate
 from spanbert_jax.labelled.tagged import Tagged, read_tagged
+from spanbert_jax.model.layout import ONE_DEVICE
+from spanbert_jax.model.spec import model_spec
+from spanbert_jax.scorers.conlleval import span_f1
 from spanbert_jax.tasks import load
 from spanbert_jax.tasks.tagger import shifted
-from spanbert_jax.tasks.tagging import Tagging, Window, compatible
+from spanbert_jax.tasks.tagging import Tagging, Window, best_threshold, compatible, spans_of
 from tests.finetuning.conftest import FILLERS, run_on
 from tests.small import MODEL, TOKENIZER
 
@@ -95,9 +98,6 @@ def test_shifting_looks_ahead():
 
 @pytest.mark.parametrize("variant", ["tokens", "spans"])
 def test_loss_and_predictions_do_not_depend_on_padding_and_division(variant):
-    from spanbert_jax.model.layout import ONE_DEVICE
-    from spanbert_jax.model.spec import model_spec
-
     task = task_of(variant)
     examples = [Tagged(("the", "king", "of", "Spain"), SPANS[:1]), Tagged(("her",), ()), Tagged(("sea", "land"), None)]
     rows = task.features(examples, training=False)
@@ -165,10 +165,63 @@ def read_text(text: str) -> Tagged:
 def test_scores_are_those_of_spans_by_type():
     task = task_of("spans")
     examples = [Tagged(WORDS, SPANS), Tagged(WORDS, None), Tagged(("a",), (("ORG", 0, 0),))]
-    spans = [{"type": "PER", "first": 0, "last": 2}, {"type": "PER", "first": 2, "last": 2}]
+    spans = [{"type": "PER", "first": 0, "last": 2, "score": 0.9}, {"type": "PER", "first": 2, "last": 2, "score": 0.8}]
     scores = task.score(examples, [{"spans": spans}, {"spans": spans}, {"spans": []}])
     assert (scores["precision"], scores["recall"]) == (50.0, 25.0) and scores["f1_LOC"] == 0 == scores["f1_ORG"]
     np.testing.assert_allclose([scores["f1"], scores["f1_PER"]], [100 / 3, 50])
+
+
+def test_a_fresh_span_decoder_predicts_the_share_of_spans():
+    examples = [Tagged(("a", "b", "c", "d"), (("PER", 0, 1),)), Tagged(("a", "b"), (("LOC", 0, 0), ("LOC", 1, 1)))]
+    labels = Tagging.labels_of(config_of("spans"), examples)
+    assert labels["share"] == 3 / (4 + 3 + 2 + 2 + 1)
+    task = task_of("spans", labels=labels)
+    batch = collate(task, task.features(examples, training=True), 8)
+    model = task.model(model_spec(task.config, TOKENIZER.vocab_size, "cpu"), ONE_DEVICE)
+    params = model.init(jax.random.key(0), batch, None)["params"]
+    params["tagging"]["output"]["kernel"] *= 0
+    expected = [1 - labels["share"], labels["share"] / 2, labels["share"] / 2]
+    shares = jax.nn.softmax(model.apply({"params": params}, batch, None))
+    np.testing.assert_allclose(shares, np.broadcast_to(expected, shares.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_threshold_of_spans_is_the_best_one(seed):
+    random_numbers = np.random.default_rng(seed)
+    gold, predicted = [], []
+    for _ in range(20):
+        gold.append({("PER", int(word), int(word)) for word in random_numbers.choice(8, 3)})
+        predicted.append(
+            [
+                {"type": "PER", "first": word, "last": word, "score": float(random_numbers.integers(3, 60)) / 60}
+                for word in range(0, 8, 2)
+            ]
+        )
+    best, threshold = best_threshold(gold, predicted)
+
+    def f1_from(least):
+        kept = [
+            {(span["type"], span["first"], span["last"]) for span in of if span["score"] >= least} for of in predicted
+        ]
+        return span_f1(gold, kept)["f1"]
+
+    np.testing.assert_allclose([best, f1_from(threshold)], [max(f1_from(n / 240) for n in range(240))] * 2)
+    assert best_threshold([{("PER", 0, 0)}], [[]]) == (0.0, 0.5)
+
+
+def test_spans_whose_ends_are_in_doubt_are_found_by_the_threshold():
+    """Each end of an entity has a probability below a half, so without a threshold none would be found."""
+    task, sentence = task_of("spans"), Tagged(("a", "b", "c", "d"), (("PER", 0, 1), ("LOC", 3, 3)))
+    [row] = task.features([sentence], training=False)
+    outputs = [
+        outputs_for(task, row, [("PER", 0, 1, 0.4), ("PER", 0, 2, 0.3), ("LOC", 3, 3, 0.35), ("LOC", 2, 2, 0.1)])
+    ]
+    before = task.score([sentence], task.decode([sentence], outputs))
+    assert before["f1"] == 0 and before["best_f1"] == 100 and 0.1 < before["best_f1_thresh"] < 0.35
+    task.tuned = before
+    [prediction] = task.decode([sentence], outputs)
+    assert spans_of(prediction) == [("PER", 0, 1), ("LOC", 3, 3)] and task.score([sentence], [prediction])["f1"] == 100
+    assert [span["type"] for span in prediction["unlikely"]] == ["LOC"]
 
 
 def test_predictions_are_written_for_conlleval_and_as_records_that_can_be_read_again(tmp_path):
@@ -208,13 +261,15 @@ def test_a_run_learns_to_find_spans(tmp_path, variant):
     config.task.evaluations_per_epoch = 1
     assert run_on(config, tmp_path / "run") == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["valid"]["f1"] > 80
+    metric = {"tokens": "f1", "spans": "best_f1"}[variant]
+    assert results["metric"] == metric and results["valid"][metric] > 80
     predictor = load(tmp_path / "run")
     examples = read_tagged(str(tmp_path / "valid"))
-    assert predictor.score(examples, predictor.predictions(examples)) == results["valid"]
+    scores = predictor.score(examples, predictor.predictions(examples))
+    assert scores["f1"] == results["valid"][metric] == scores[metric]
     [given] = predictor.predict(["house of the king people in it"])
     assert [(span["type"], span["text"]) for span in given["spans"]] == [("LOC", "house"), ("PER", "king people")]
-    assert predictor.predict([["the", "\u200b"], []]) == [{"spans": []}, {"spans": []}]
+    assert [given["spans"] for given in predictor.predict([["the", "\u200b"], []])] == [[], []]
 
 
 def test_what_a_decoder_cannot_learn_is_refused(tmp_path):
