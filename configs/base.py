@@ -252,6 +252,11 @@ KNOBS: Sections = {
         "every": Execution(5_000, "steps between checkpoints; also at the end", at_least(1)),
         "keep_last": Execution(2, "newest checkpoints kept", at_least(1)),
         "keep_every": Execution(0, "also keeps those whose step is a multiple of this; 0: none", at_least(0)),
+        "export_every": Execution(
+            0,
+            "steps between exports for Hugging Face to exports/step_N; a multiple of eval.every. 0: none",
+            at_least(0),
+        ),
     },
 }
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.experimental.multihost_utils import process_allgather
 
 from spanbert_jax.data.batches import store_names
 from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.data.store import open_store
+from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import refuse_existing
 from spanbert_jax.interop import huggingface, stablehlo
@@ -15,10 +18,12 @@ from spanbert_jax.interop.model_card import converted_card, model_card
 from spanbert_jax.interop.original import export_original
 from spanbert_jax.objectives import MLM
 from spanbert_jax.training.metrics import read_metrics
+from spanbert_jax.training.processes import is_first
 from spanbert_jax.training.trained import is_run, restore
 from spanbert_jax.training.workdir import resolve_step
 
 FORMATS = ("huggingface", "original", "stablehlo")
+EXPORTS = "exports"  # folder of a workdir with the exports that config.export.every asks for
 
 
 def export_model(path: Path, output: Path, format: str, step: int | None) -> tuple[str, list[str]]:
@@ -67,6 +72,45 @@ def export_model(path: Path, output: Path, format: str, step: int | None) -> tup
     if left_out:
         notes.append(f"left out, since the format has no place for them: the heads {', '.join(left_out)}")
     return (f"{path}" if step is None else f"step {step:,} of {path}"), notes
+
+
+def export_step(workdir: Path, config, tokenizer: Tokenizer, step: int, params, metrics: dict[str, float]) -> Path:
+    """Writes the parameters of a run, as they are after a step, to workdir/exports/step_N for Hugging Face.
+
+    Args:
+      workdir: of the run.
+      config: of the run.
+      tokenizer: of the run.
+      step: see above.
+      params: on this process's devices, or on all processes'.
+      metrics: of the evaluation of this step, for the model card.
+
+    Returns:
+      The folder, which is left as it is if it exists.
+    """
+    output = workdir / EXPORTS / f"step_{step}"
+    arrays = {path: whole(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
+    if is_first() and not output.exists():
+        shapes = {path: array.shape for path, array in arrays.items()}
+        evaluated = {"step": step} | {f"eval/{name}": value for name, value in metrics.items()}
+        lines = [*[line for line in newest_metrics(workdir, step) if "loss" in line], evaluated]
+        text = model_card(
+            config,
+            shapes,
+            tokenizer,
+            step,
+            splits_of(config, workdir),
+            lines,
+            "transformers",
+            huggingface.usage(shapes, config, tokenizer),
+        )
+        huggingface.export_huggingface(output, arrays, config, tokenizer, text)
+    return output
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """Returns an array that may be divided among processes, each of which calls it, whole on the host."""
+    return np.asarray(array if array.is_fully_addressable else process_allgather(array, tiled=True))
 
 
 def splits_of(config, workdir: Path) -> dict | None:

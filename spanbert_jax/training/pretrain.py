@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from spanbert_jax.data.batches import Feed, open_corpus
 from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
 from spanbert_jax.training.checkpoint import Checkpoints
+from spanbert_jax.training.export import export_step
 from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
 from spanbert_jax.training.processes import agreed, ending_together, is_first
@@ -78,7 +80,8 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
             if is_first():
                 write_config(workdir, config, record["changes"])
                 tokenizer.save(workdir)
-        evaluation = HeldOutEvaluation(config, program, feed)
+        export = functools.partial(export_step, workdir, config, tokenizer)
+        evaluation = HeldOutEvaluation(config, program, feed, export)
         run = Run(config, workdir, program, feed, evaluation, record, checkpoints)
         return run.train(state, opening(config, int(state.step), made))
 

@@ -1,6 +1,7 @@
 """What pretraining gives to the loop: checks of its config, the model and losses, and evaluation on held-out text."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.config import config_problems
 from spanbert_jax.data.batches import Feed, data_problems, slots_of
+from spanbert_jax.interop.families import family_of
 from spanbert_jax.model.encoder import model_problems
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.layout import Layout
@@ -31,6 +33,13 @@ def all_problems(config, device) -> list[str]:
         *objectives.objective_problems(config),
         *optimizer_problems(config.optimizer),
     ]
+    every, evaluated = config.checkpoint.export_every, config.eval.every
+    if every and (not evaluated or every % evaluated):
+        problems.append(
+            f"checkpoint.export_every {every} must be a multiple of eval.every {evaluated}: cards have the metrics"
+        )
+    if every and family_of(config) is None:
+        problems.append("checkpoint.export_every is given, and transformers has no counterpart for this encoder")
     if "task" in config:
         problems.append(f"the config is of the task {config.task.name!r}, not of pretraining: see scripts/finetune.py")
     return list(dict.fromkeys(problems))
@@ -85,8 +94,10 @@ def pretraining_program(config, mesh: Mesh, vocab_size: int) -> Program:
 class HeldOutEvaluation(Evaluation):
     """Evaluates losses and accuracies on the held-out rows, whose masks are always the same; also per store."""
 
-    def __init__(self, config, program: Program, feed: Feed):
+    def __init__(self, config, program: Program, feed: Feed, export: Callable[[int, Any, dict], object] | None = None):
+        """Prepares the evaluation; `export` is called with (step, parameters, metrics) of the steps to export."""
         self.rows = config.eval.batch_size
+        self.export_every, self.export = config.checkpoint.export_every, export
         self.program, self.feed = program, feed
         counts = [rows.split.token_counts for rows in feed.valid.values()]
         self.entropy = unigram_entropy(np.sum(counts, axis=0)) if config.eval.every else 0.0
@@ -109,6 +120,11 @@ class HeldOutEvaluation(Evaluation):
             for name, sums in by_store.items():
                 metrics |= {f"{name}/{key}": value for key, value in eval_averages(sums).items()}
         return metrics
+
+    def keep(self, step: int, params, metrics: dict[str, float]) -> None:
+        """Exports the parameters if they are due."""
+        if self.export and self.export_every and step % self.export_every == 0:
+            self.export(step, params, metrics)
 
 
 def eval_averages(totals: dict[str, dict[str, float]]) -> dict[str, float]:

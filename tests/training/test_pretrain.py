@@ -13,6 +13,7 @@ from spanbert_jax.errors import Diverged, InputError
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import duration, read_metrics
 from spanbert_jax.training.pretrain import pretrain
+from spanbert_jax.training.trained import restore
 from tests.small import small_config, small_program
 
 
@@ -23,7 +24,9 @@ def config_on(store, **changes):
 @pytest.fixture(scope="module")
 def run(store, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "workdir"
-    config = config_on(store, checkpoint__every=4, checkpoint__keep_last=2, checkpoint__keep_every=8)
+    config = config_on(
+        store, checkpoint__every=4, checkpoint__keep_last=2, checkpoint__keep_every=8, checkpoint__export_every=10
+    )
     assert pretrain(config, workdir) == 0
     return config, workdir
 
@@ -62,6 +65,25 @@ def test_the_folder_knows_its_config_and_vocabulary(run):
     assert config_lib.to_json(config_lib.from_json((workdir / "config.json").read_text())) == config_lib.to_json(config)
     assert "[MASK]" in (workdir / "vocab.txt").read_text().splitlines()
     json.loads((workdir / "tokenizer.json").read_text())
+
+
+def test_exports_by_step_have_the_weights_and_the_metrics_of_their_step(run):
+    config, workdir = run
+    assert {path.name for path in (workdir / "exports").iterdir()} == {"step_10", "step_20"}
+    evaluated = {line["step"]: line["eval/mlm_loss"] for line in read_metrics(workdir) if "eval/mlm_loss" in line}
+    for step, loss in evaluated.items():
+        card = (workdir / "exports" / f"step_{step}" / "README.md").read_text()
+        assert f"Weights after step {step:,} of 20" in card and f"| eval/mlm_loss | {step} | {loss:.6g} |" in card
+    exported, _ = restore(workdir / "exports" / "step_20", None)
+    trained, _ = restore(workdir, 20)
+    assert jax.tree.all(jax.tree.map(np.array_equal, jax.device_get(exported.params), jax.device_get(trained.params)))
+    assert pretrain(config, workdir) == 0  # those that are there stay
+
+
+def test_exports_that_cannot_be_made_are_refused_at_the_start(store, tmp_path):
+    config = config_on(store, checkpoint__export_every=15, model__qk_norm=True)
+    with pytest.raises(InputError, match="(?s)15 must be a multiple of eval.every 10.*no counterpart for this encoder"):
+        pretrain(config, tmp_path / "run")
 
 
 def test_the_newest_and_every_eighth_checkpoint_are_kept(run):
