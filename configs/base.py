@@ -247,6 +247,12 @@ KNOBS: Sections = {
         "max_rows": Execution(
             4_096, "most rows of held-out text, evenly spread, always the same and masked the same; 0: all", at_least(0)
         ),
+        "masking": Execution(
+            (),
+            'changes of config.masking for the masks of the evaluation, as in "rate=0.15": to compare runs, give all of '
+            "them the same",
+            item=str,
+        ),
     },
     "checkpoint": {
         "every": Execution(5_000, "steps between checkpoints; also at the end", at_least(1)),

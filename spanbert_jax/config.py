@@ -146,6 +146,18 @@ def _override(config: ConfigDict, override: str) -> str | None:
     return None
 
 
+def evaluation_config(config: ConfigDict) -> ConfigDict:
+    """Returns the config by which held-out text is masked: with the changes of eval.masking.
+
+    Raises:
+      InputError: they cannot be made.
+    """
+    changed = config.copy_and_resolve_references()
+    if problems := [problem for change in config.eval.masking if (problem := _override(changed, f"masking.{change}"))]:
+        raise InputError("\n".join(f"eval.masking: {problem}" for problem in problems))
+    return changed.lock()
+
+
 def _parse(text: str, kind: type, item: type) -> Any:
     """Returns the value of type `kind` (items of a tuple: `item`) that a text stands for, or None."""
     if kind is str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spanbert_jax.config import known_knobs
+from spanbert_jax.config import evaluation_config, known_knobs
 from spanbert_jax.data.blocks import KINDS, LONG_SENTENCES, BlockSettings
 from spanbert_jax.data.masking import mask_slots
 from spanbert_jax.data.mixture import MixedRows, Mixture, weights_of
@@ -49,6 +49,7 @@ def data_problems(config) -> list[str]:
     problems = []
     try:
         settings_from_config(config)
+        settings_from_config(evaluation_config(config))
     except InputError as error:
         problems += str(error).splitlines()
     data = config.data
@@ -258,21 +259,25 @@ class Feed:
         Raises:
           InputError: the corpus cannot be used with the config.
         """
-        problems = [problem for store in mixture.stores for problem in store_problems(config, store)]
+        evaluated = evaluation_config(config)
+        problems = [
+            problem
+            for store in mixture.stores
+            for each in (config, evaluated)
+            for problem in store_problems(each, store)
+        ]
         if problems:
-            raise InputError("\n".join(problems))
+            raise InputError("\n".join(dict.fromkeys(problems)))
         self.config = config
         self.names = mixture.names
         self.train = MixedRows(rows_of(config, mixture, tokenizer, "train"))
-        self.valid = dict(zip(mixture.names, rows_of(config, mixture, tokenizer, "valid")))
+        self.valid = dict(zip(mixture.names, rows_of(evaluated, mixture, tokenizer, "valid")))
         weights = weights_of(self.train.sizes, config.data.weights, config.data.temperature)
         self.order = Order(self.train.sizes, weights, config.seed)
-        self.masker = Masker(
-            settings_from_config(config),
-            slots_of(config),
-            tokenizer,
-            mixture.token_counts("train"),
-            enabled_targets(config) if targets is None else targets,
+        targets = enabled_targets(config) if targets is None else targets
+        self.masker, self.eval_masker = (
+            Masker(settings_from_config(each), slots_of(each), tokenizer, mixture.token_counts("train"), targets)
+            for each in (config, evaluated)
         )
 
     def training(self, start: int, part: np.ndarray | None = None) -> Iterator[Batch]:
@@ -301,7 +306,7 @@ class Feed:
         evaluation = self.config.eval
         return make_eval_batches(
             self.valid[name],
-            self.masker,
+            self.eval_masker,
             batch_size=evaluation.batch_size,
             threads=self.config.data.threads,
             max_rows=-(-evaluation.max_rows // len(self.names)),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from spanbert_jax.config import config_problems
+from spanbert_jax.config import config_problems, evaluation_config
 from spanbert_jax.data.batches import Feed, data_problems, slots_of
 from spanbert_jax.interop.families import family_of
 from spanbert_jax.model.encoder import model_problems
@@ -53,7 +53,7 @@ def checked_mesh(config, devices, slices: int = 0) -> Mesh:
 def trainable(config, spec: ModelSpec, layout: Layout) -> Trainable:
     """Returns the pretraining model of a config with its objectives."""
     heads, trained, options = objectives.with_heads(config), objectives.trained(config), config.objectives
-    slots = slots_of(config)
+    slots, eval_slots = slots_of(config), slots_of(evaluation_config(config))
 
     def init(key, token_bias):
         params = objectives.init_params(spec, heads, key, objectives.batch_shapes(config, slots, 1))
@@ -78,6 +78,7 @@ def trainable(config, spec: ModelSpec, layout: Layout) -> Trainable:
         loss=loss,
         evaluate=evaluate,
         batch_shapes=lambda rows: (objectives.batch_shapes(config, slots, rows),),
+        eval_shapes=lambda rows: (objectives.batch_shapes(config, eval_slots, rows),),
         layouts=objectives.layouts(spec, heads),
         flops=objectives.forward_flops(spec, heads, 1, config.seq_len, slots),
         divisor=(lambda counts: counts[MLM.name]) if config.optimizer.divide_by_targets else None,

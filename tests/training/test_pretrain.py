@@ -9,12 +9,14 @@ import pytest
 import tensorflow as tf
 
 from spanbert_jax import config as config_lib
+from spanbert_jax.data.batches import Feed
+from spanbert_jax.data.mixture import Mixture
 from spanbert_jax.errors import Diverged, InputError
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import duration, read_metrics
 from spanbert_jax.training.pretrain import pretrain
 from spanbert_jax.training.trained import restore
-from tests.small import small_config, small_program
+from tests.small import TOKENIZER, small_config, small_program
 
 
 def config_on(store, **changes):
@@ -78,6 +80,28 @@ def test_exports_by_step_have_the_weights_and_the_metrics_of_their_step(run):
     trained, _ = restore(workdir, 20)
     assert jax.tree.all(jax.tree.map(np.array_equal, jax.device_get(exported.params), jax.device_get(trained.params)))
     assert pretrain(config, workdir) == 0  # those that are there stay
+
+
+def test_runs_of_other_masks_are_evaluated_on_the_same_ones(store):
+    """Of eval.masking; training masks stay those of config.masking, and slots are as many as each needs."""
+    common = dict(eval__masking=("rate=0.15", "schemes=geometric_span"))
+    other = dict(masking__rate=0.4, masking__schemes=("subword",))
+    plain, same, changed = config_on(store), config_on(store, **common, **other), config_on(store, **other)
+    feeds = [Feed(config, Mixture([store]), TOKENIZER) for config in (plain, same, changed)]
+    first, second, third = (next(feed.held_out(feed.names[0])) for feed in feeds)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert second["mlm_weights"].shape < third["mlm_weights"].shape
+    _, trained, expected = (next(feed.training(0)) for feed in feeds)
+    assert all(np.array_equal(trained[name], expected[name]) for name in trained)
+    program = small_program(same, 1)
+    sums = program.eval_step(program.init(None).params, program.put(second))
+    assert sums["mlm"]["count"] == first["mlm_weights"].sum()
+
+
+def test_evaluation_masks_that_cannot_be_made_are_refused(store, tmp_path):
+    config = config_on(store, eval__masking=("rte=0.15", "schemes=span"))
+    with pytest.raises(InputError, match="eval.masking: config has no key 'masking.rte'; did you mean 'masking.rate'"):
+        pretrain(config, tmp_path / "run")
 
 
 def test_exports_that_cannot_be_made_are_refused_at_the_start(store, tmp_path):
