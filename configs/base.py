@@ -249,8 +249,7 @@ KNOBS: Sections = {
         ),
         "masking": Execution(
             (),
-            'changes of config.masking for the masks of the evaluation, as in "rate=0.15": to compare runs, give all of '
-            "them the same",
+            'changes of config.masking for the masks of the evaluation, as in "rate=0.15"; compare runs by the same',
             item=str,
         ),
     },
