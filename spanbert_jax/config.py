@@ -7,9 +7,9 @@ import importlib.util
 import inspect
 import json
 import traceback
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -68,13 +68,8 @@ def _from_run(path: Path) -> ConfigDict:
 
 def _from_python(source: str, variant: str) -> ConfigDict:
     """Returns get_config(variant) of a file, or of a module of spanbert_jax.configs; without a variant, its default."""
-    embedded = source.isidentifier()
-    if embedded and importlib.util.find_spec(f"spanbert_jax.configs.{source}") is None:
-        raise InputError(f"config {source!r} does not exist: give a name such as spanbert:base, or a file")
-    if not embedded and not Path(source).is_file():
-        raise InputError(f"config file {source!r} does not exist")
     try:
-        module = importlib.import_module(f"spanbert_jax.configs.{source}") if embedded else _executed(source)
+        module = _module_of(source)
         if not hasattr(module, "get_config"):
             raise InputError(f"config file {source!r} must be Python (.py) and define get_config(variant)")
         parameters = inspect.signature(module.get_config).parameters
@@ -96,7 +91,21 @@ def _from_python(source: str, variant: str) -> ConfigDict:
     return config
 
 
-def _executed(source: str) -> ModuleType:
+def _module_of(source: str) -> types.ModuleType:
+    """Returns the module of a file, or of a name in spanbert_jax.configs.
+
+    Raises:
+      InputError: there is none.
+    """
+    embedded = source.isidentifier()
+    if embedded and importlib.util.find_spec(f"spanbert_jax.configs.{source}") is None:
+        raise InputError(f"config {source!r} does not exist: give a name such as spanbert:base, or a file")
+    if not embedded and not Path(source).is_file():
+        raise InputError(f"config file {source!r} does not exist")
+    return importlib.import_module(f"spanbert_jax.configs.{source}") if embedded else _executed(source)
+
+
+def _executed(source: str) -> types.ModuleType:
     """Returns the module of a Python file. Raises InputError for a file of another kind."""
     module_spec = importlib.util.spec_from_file_location("spanbert_config", source)
     if module_spec is None or module_spec.loader is None:
@@ -144,6 +153,64 @@ def _override(config: ConfigDict, override: str) -> str | None:
         return f"config key {key!r} needs a value like {knob.default!r} ({type(knob.default).__name__}), not {text!r}"
     config.update_from_flattened_dict({key: value})
     return None
+
+
+def with_changes(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config with other values of some keys, "section.name" each, locked.
+
+    Raises:
+      InputError: keys are unknown, or values have a wrong type, one per line.
+    """
+    changed, known = config.copy_and_resolve_references().unlock(), known_knobs()
+    problems = [unknown_key(key) for key in changes if key not in known]
+    if not problems:
+        changed.update_from_flattened_dict(changes)
+        problems = type_problems(changed)
+    if problems:
+        raise InputError("\n".join(problems))
+    return changed.lock()
+
+
+def parsed(config: ConfigDict, key: str, text: str) -> Any:
+    """Returns the value of a key that a text stands for, as in "--config.KEY=TEXT".
+
+    Raises:
+      InputError: there is no such key, or the text is no value of its type.
+    """
+    changed = config.copy_and_resolve_references()
+    if problem := _override(changed, f"{key}={text}"):
+        raise InputError(problem)
+    return dict(flat(changed))[key]
+
+
+def sweep_of(spec: str) -> list[dict[str, Any]] | None:
+    """Returns the runs that sweep(add) of a config's file adds, {key: value} each; None if it has no such function.
+
+    Args:
+      spec: as of load_config; a function sweep(add, variant) gets the variant.
+
+    Raises:
+      InputError: the function raises an error, or adds nothing.
+    """
+    source, _, variant = spec.partition(":")
+    if source.endswith(".json"):
+        return None
+    module = _module_of(source)
+    if not hasattr(module, "sweep"):
+        return None
+    runs: list[dict[str, Any]] = []
+
+    def add(changes: Mapping[str, Any] = types.MappingProxyType({}), /, **more: Any) -> None:
+        runs.append(dict(changes) | more)
+
+    try:
+        takes_variant = len(inspect.signature(module.sweep).parameters) > 1
+        module.sweep(add, variant.partition(",")[0]) if takes_variant else module.sweep(add)
+    except Exception as error:  # whatever a file of the user's does wrong
+        raise InputError(f"config file {source!r}{_line(error, source)}: sweep: {error}") from error
+    if not runs:
+        raise InputError(f"config file {source!r}: sweep(add) adds no run")
+    return runs
 
 
 def evaluation_config(config: ConfigDict) -> ConfigDict:

@@ -30,7 +30,7 @@ from spanbert_jax.training.pretrain import check_resumable, log, opening
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, build_program, keep_compiled
 from spanbert_jax.training.resuming import check_allowed
-from spanbert_jax.training.run import Evaluation, Run
+from spanbert_jax.training.run import Evaluation, Run, Watch
 from spanbert_jax.training.step import Trainable
 from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
 
@@ -56,7 +56,7 @@ class Prepared:
     notes: list[str]
 
 
-def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] = ()) -> int:
+def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] = (), watch: Watch | None = None) -> int:
     """Fine-tunes a model to the end of its epochs in `workdir`, from its newest checkpoint if it has one.
 
     Each process of a run calls it.
@@ -66,6 +66,7 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
       workdir: folder of the run.
       kind: the task.
       allowed: keys of the config that may differ from those of the run so far.
+      watch: see training.run.Run.
 
     Returns:
       0 at the end; 128 + its number if a signal (processes.SIGNALS) ended the run after saving.
@@ -90,14 +91,14 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
         with agreed():
             check_shared(workdir)
             program = task_program(prepared, mesh, start.tokenizer.vocab_size)
-        code, program = train(start, prepared, program, workdir, allowed)
+        code, program = train(start, prepared, program, workdir, allowed, watch)
         if not code:
             finish(prepared, program, workdir)
         return code
 
 
 def train(
-    start: Start, prepared: Prepared, program: Program, workdir: Path, allowed: Collection[str]
+    start: Start, prepared: Prepared, program: Program, workdir: Path, allowed: Collection[str], watch: Watch | None
 ) -> tuple[int, Program]:
     """Trains from the newest checkpoint, or from the start; returns finetune's exit code, and the compiled program."""
     config = prepared.config
@@ -122,7 +123,8 @@ def train(
             write_config(workdir, config, record["changes"])
             write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
             start.tokenizer.save(workdir)
-    run = Run(config, workdir, program, prepared.feed, evaluation_of(prepared, program, workdir), record, checkpoints)
+    evaluation = evaluation_of(prepared, program, workdir)
+    run = Run(config, workdir, program, prepared.feed, evaluation, record, checkpoints, watch)
     return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
 
 

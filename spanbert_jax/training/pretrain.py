@@ -21,11 +21,11 @@ from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, p
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
 from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
-from spanbert_jax.training.run import Run
+from spanbert_jax.training.run import Run, Watch
 from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
 
 
-def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
+def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch | None = None) -> int:
     """Trains the model of a config to total_steps in `workdir`, from its newest checkpoint if it has one.
 
     Each process of a run calls it.
@@ -34,6 +34,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
       config: the whole config.
       workdir: folder of the run.
       allowed: keys of the config that may differ from those of the run so far.
+      watch: see Run.
 
     Returns:
       0 at the end; 128 + its number if a signal (processes.SIGNALS) ended the run after saving.
@@ -82,7 +83,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = ()) -> int:
                 tokenizer.save(workdir)
         export = functools.partial(export_step, workdir, config, tokenizer)
         evaluation = HeldOutEvaluation(config, program, feed, export)
-        run = Run(config, workdir, program, feed, evaluation, record, checkpoints)
+        run = Run(config, workdir, program, feed, evaluation, record, checkpoints, watch)
         return run.train(state, opening(config, int(state.step), made))
 
 

@@ -17,6 +17,8 @@ from spanbert_jax.training.monitor import Profile, memory_in_use, parameter_tabl
 from spanbert_jax.training.processes import StopSignal, is_first
 from spanbert_jax.training.program import Program
 
+Watch = Callable[[int, dict[str, float]], bool]  # (step, metrics of its evaluation) -> whether the run ends
+
 
 class Feed(Protocol):
     """What the loop needs of the input pipeline."""
@@ -63,6 +65,7 @@ class Run:
         evaluation: Evaluation,
         record: dict,
         checkpoints: Checkpoints,
+        watch: Watch | None = None,
     ):
         """Prepares the loop.
 
@@ -74,9 +77,11 @@ class Run:
           evaluation: of a state's parameters.
           record: written into each checkpoint, beside the state.
           checkpoints: of the workdir.
+          watch: called with each step's evaluation; the run ends when it returns True.
         """
         self.config, self.workdir, self.program, self.feed = config, workdir, program, feed
         self.evaluation, self.record, self.checkpoints = evaluation, record, checkpoints
+        self.watch, self.ended = watch, False
         devices = program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
@@ -140,7 +145,7 @@ class Run:
                     self.checkpoints.save(done, state, self.record)
                 if self.evaluation_due(done) and not code:
                     code = self.evaluate(state, done, stop)
-                    over = self.evaluation.over(done)
+                    over = self.ended or self.evaluation.over(done)
                 self.throughput.restart()
             if code or over:
                 self.checkpoints.save(done, state, self.record)
@@ -229,6 +234,7 @@ class Run:
         if metrics is None:
             return code
         self.evaluation.keep(step, state.params, metrics)
+        self.ended = self.watch is not None and self.watch(step, metrics)
         self.writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         shown = {name: value for name, value in metrics.items() if "/" not in name and not name.endswith("count")}
         values = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in shown.items())
