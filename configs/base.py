@@ -210,6 +210,11 @@ KNOBS: Sections = {
         "decay_biases_and_norms": Knob(
             False, "True: decay every parameter, as the original does (docs/original.md, quirk 12)"
         ),
+        "matrix_rate": Knob(
+            1.0, "muon: rate of matrices (kernels of encoder layers), as a multiple of the others'", positive
+        ),
+        "matrix_momentum": Knob(0.95, "muon: decay of the moving average of their gradients", fraction),
+        "matrix_dtype": Knob("float32", "muon: type in which they are made orthogonal", one_of("float32", "bfloat16")),
         "groups": Knob(
             (), '"REGEX rate=0.1 decay=0": factors for parameters whose path matches; the first match counts', item=str
         ),

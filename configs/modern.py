@@ -1,14 +1,14 @@
 """A modern span encoder, in four sizes: --config=configs/modern.py:tiny | mini | base | large.
 
 SpanBERT's masking and objectives with the encoder of ModernBERT (Warner et al. 2024): pre-norm, rotary positions, gated
-feed-forward, no biases.
+feed-forward, no biases. Muon trains the matrices of its layers.
 
 tiny   trains in minutes on two CPU cores, with its own vocabulary of 4,096 tokens; for the quickstart and tests
 mini   trains in about an hour on a CPU or minutes on a GPU, with the vocabulary of BERT; for first experiments
 base   22 layers x 768 as ModernBERT-base, every third one reads whole rows, the others windows of 128 tokens
 large  28 layers x 1024 as ModernBERT-large
 
-Of base and large, the encoder and the learning rates are as published; the optimiser is AdamW, rows have 1,024 tokens,
+Of base and large, the encoder and the learning rates are as published; the optimiser is Muon, rows have 1,024 tokens,
 and mask rate and number of steps are those of SpanBERT's kind: 15 % and 100 k steps of a million tokens.
 """
 
@@ -21,6 +21,7 @@ def get_config(variant: str = "base"):
     if variant not in sizes:
         raise ValueError(f"configs/modern.py has no variant {variant!r}; it has {', '.join(sizes)}")
     sizes[variant](config)
+    config.optimizer.name = "muon"
     config.name = f"modern-{variant}"
     return config
 
@@ -78,4 +79,4 @@ def _long_rows(config):
     config.model.update(
         dict(max_positions=8192, attention_pattern="local", window=128, global_every=3, rope_base=160_000.0)
     )
-    config.optimizer.update(dict(warmup_steps=3_000, beta2=0.98, eps=1e-6, weight_decay=1e-5))
+    config.optimizer.update(dict(warmup_steps=3_000, beta2=0.98, eps=1e-6, weight_decay=1e-5, matrix_dtype="bfloat16"))

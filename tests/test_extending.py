@@ -92,7 +92,7 @@ def rotate(spec, x, positions, window):
 # An optimiser whose state is of odd shapes, a schedule, and a masking scheme.
 
 
-def row_adagrad(optimizer, rate, decay):
+def row_adagrad(optimizer, rate, decay, layout):
     """Adagrad with one number for each row of a parameter, and a count of the signs of all gradients."""
 
     def init(params):

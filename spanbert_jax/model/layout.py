@@ -9,6 +9,7 @@ Axes = tuple[str | None, ...]  # a logical name for each dimension, such as "bat
 
 Constrain = Callable[[jax.Array, Axes], jax.Array]
 ShardMap = Callable[[Callable, tuple[Axes, ...], Axes], Callable]
+WholeMatrices = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
 
 
 def unconstrained(x: jax.Array, axes: Axes) -> jax.Array:
@@ -23,12 +24,19 @@ def unmapped(function: Callable, inputs: tuple[Axes, ...], output: Axes) -> Call
     return function
 
 
+def all_matrices(function: Callable[[jax.Array], jax.Array], matrices: jax.Array) -> jax.Array:
+    """Returns function(matrices): the WholeMatrices of one device."""
+    return function(matrices)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """How a model runs on a mesh; the default is for one device."""
 
     constrain: Constrain = unconstrained  # lays out an activation over the mesh, by the names of its dimensions
     shard_map: ShardMap = unmapped  # runs a function on each device's shards, by the names of its inputs and output
+    # Applies a function to matrices [n, D, other], laid out as kernels are, each device to some of them, whole.
+    whole_matrices: WholeMatrices = all_matrices
     vocab_multiple: int = 1  # V is padded to a multiple of this in the vocabulary projection
     interpret: bool = False  # whether Pallas kernels are interpreted, which a CPU requires
 

@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 import optax
 
+from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.optimizers.adamw import adamw
 from spanbert_jax.optimizers.groups import group_problems, group_rates, weight_decay
+from spanbert_jax.optimizers.muon import muon
 from spanbert_jax.optimizers.schedules import SCHEDULES, Rate
 
-# (config.optimizer, rate, weight decay) -> transformations from clipped gradients to what is added to the parameters.
-# Each applies decay and rate itself, since optimisers differ in where they apply them. States may have any shape.
+# (config.optimizer, rate, weight decay, layout on the mesh) -> transformations from clipped gradients to what is added
+# to the parameters. Each applies decay and rate itself, since optimisers differ in where they apply them. States may
+# have any shape.
 Optimizer = Callable[..., tuple[optax.GradientTransformation, ...]]
 
-OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw}
+OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "muon": muon}
 
 
 def optimizer_problems(optimizer) -> list[str]:
@@ -31,8 +34,8 @@ def learning_rate(optimizer, total_steps: int) -> Rate:
     return SCHEDULES[optimizer.schedule](optimizer, total_steps)
 
 
-def make_optimizer(optimizer, total_steps: int) -> optax.GradientTransformation:
+def make_optimizer(optimizer, total_steps: int, layout: Layout = ONE_DEVICE) -> optax.GradientTransformation:
     """Returns clipping by global norm, the optimiser that config.optimizer names, and the rates of groups, chained."""
     clip = [optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []
-    chosen = OPTIMIZERS[optimizer.name](optimizer, learning_rate(optimizer, total_steps), weight_decay(optimizer))
-    return optax.chain(*clip, *chosen, *group_rates(optimizer))
+    rate, decay = learning_rate(optimizer, total_steps), weight_decay(optimizer)
+    return optax.chain(*clip, *OPTIMIZERS[optimizer.name](optimizer, rate, decay, layout), *group_rates(optimizer))

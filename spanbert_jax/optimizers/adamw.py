@@ -6,17 +6,26 @@ import numpy as np
 import optax
 
 from spanbert_jax.model.dropout import element_bits, fold_in
+from spanbert_jax.model.layout import Layout
 
 
-def adamw(optimizer, rate: optax.Schedule, decay: optax.GradientTransformation) -> tuple:
+def adamw(optimizer, rate: optax.Schedule, decay: optax.GradientTransformation, layout: Layout) -> tuple:
     """Returns the transformations of AdamW; see spanbert_jax.optimizers.OPTIMIZERS."""
-    adam = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
-    adam = stored_in_bfloat16(adam) if optimizer.state_dtype == "bfloat16" else adam
-    return adam, decay, optax.scale_by_learning_rate(rate)
+    del layout
+    return adam(optimizer), decay, optax.scale_by_learning_rate(rate)
 
 
-def stored_in_bfloat16(adam: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns `adam`, an optax.scale_by_adam, with moments that are bfloat16 between steps; it computes in float32.
+def adam(optimizer) -> optax.GradientTransformation:
+    """Returns the transformation from gradients to Adam's updates, before the learning rate."""
+    chosen = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
+    return stored_in_bfloat16(chosen) if optimizer.state_dtype == "bfloat16" else chosen
+
+
+def stored_in_bfloat16(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns a transformation whose moments are bfloat16 between steps; it computes in float32.
+
+    Its state is a named tuple, as of optax.scale_by_adam, with the number of steps `count` and the moments `mu`, or
+    `mu` and `nu`.
 
     The moments are rounded stochastically. With rounding to nearest, an average that changes by a thousandth of itself
     (beta2 = 0.999) would never change, since bfloat16 has 8 bits of precision. The random bits are a hash of step,
@@ -29,15 +38,22 @@ def stored_in_bfloat16(adam: optax.GradientTransformation) -> optax.GradientTran
             tree, [stochastically_rounded(leaf, fold_in(seed, number)) for number, leaf in enumerate(leaves)]
         )
 
+    def moments(state) -> list[str]:
+        return [name for name in ("mu", "nu") if name in state._fields]
+
+    def cast(state, dtype):
+        return state._replace(**{name: optax.tree.cast(getattr(state, name), dtype) for name in moments(state)})
+
     def init(params):
-        state = adam.init(params)
-        return state._replace(mu=optax.tree.cast(state.mu, jnp.bfloat16), nu=optax.tree.cast(state.nu, jnp.bfloat16))
+        return cast(transformation.init(params), jnp.bfloat16)
 
     def update(grads, state, params=None):
-        state = state._replace(mu=optax.tree.cast(state.mu, jnp.float32), nu=optax.tree.cast(state.nu, jnp.float32))
-        updates, state = adam.update(grads, state, params)
+        updates, state = transformation.update(grads, cast(state, jnp.float32), params)
         seed = fold_in(state.count[None].astype(jnp.uint32), 0)
-        return updates, state._replace(mu=rounded(state.mu, fold_in(seed, 0)), nu=rounded(state.nu, fold_in(seed, 1)))
+        stored = {
+            name: rounded(getattr(state, name), fold_in(seed, number)) for number, name in enumerate(moments(state))
+        }
+        return updates, state._replace(**stored)
 
     return optax.GradientTransformation(init, update)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from spanbert_jax.planning.collectives import Collective, CollectiveReader
 from spanbert_jax.planning.hlo import Computation, Instruction, Module, integers, parse
 from spanbert_jax.planning.traffic import Traffic
+from spanbert_jax.training.step import OPTIMIZER
 
 _MATMUL_CALLS = ('"__cublas$gemm', '"__cublas$lt$matmul')
 
@@ -26,6 +27,7 @@ class Costs:
     # Read from and written to main memory (HBM), without the padding of layouts.
     bytes: int
     collectives: tuple[Collective, ...]
+    optimizer_flops: int = 0  # those of `flops` that are the optimiser's
 
 
 def analyse(text: str, mesh_shape: Mapping[str, int]) -> Costs:
@@ -45,12 +47,18 @@ def analyse(text: str, mesh_shape: Mapping[str, int]) -> Costs:
     return _Counter(module, mesh_shape).computation_costs(module.entry.name)
 
 
+def is_optimizer(op_name: str) -> bool:
+    """Returns whether an operation of a train step is the optimiser's."""
+    return f"/{OPTIMIZER}/" in op_name
+
+
 def _sum(costs: Iterable[Costs]) -> Costs:
     costs = list(costs)
     return Costs(
         sum(cost.flops for cost in costs),
         sum(cost.bytes for cost in costs),
         tuple(collective for cost in costs for collective in cost.collectives),
+        sum(cost.optimizer_flops for cost in costs),
     )
 
 
@@ -59,7 +67,7 @@ def _repeated(cost: Costs, times: int) -> Costs:
     if times == 0:
         return Costs(0, 0, ())
     repeated = (dataclasses.replace(collective, count=times * collective.count) for collective in cost.collectives)
-    return Costs(times * cost.flops, times * cost.bytes, tuple(repeated))
+    return Costs(times * cost.flops, times * cost.bytes, tuple(repeated), times * cost.optimizer_flops)
 
 
 class _Counter:
@@ -101,7 +109,9 @@ class _Counter:
         """Returns the costs of an instruction without those of the computations that it calls."""
         traffic = 0 if fused else self.traffic.bytes_moved(computation, instruction)
         collective = self.collectives.read(computation, instruction)
-        return Costs(_flops(computation, instruction), traffic, (collective,) if collective else ())
+        flops = _flops(computation, instruction)
+        collectives = (collective,) if collective else ()
+        return Costs(flops, traffic, collectives, flops if is_optimizer(instruction.op_name) else 0)
 
     def _loop_costs(self, computation: Computation, loop: Instruction) -> Costs:
         trips = self.module.trip_count(computation, loop)
@@ -121,7 +131,7 @@ class _Counter:
         """Returns the costs inside a fusion; collectives without an op_name get that of the fusion."""
         inside = self.computation_costs(fusion.called("calls"), fused=True)
         named = (dataclasses.replace(each, source=each.source or fusion.op_name) for each in inside.collectives)
-        return Costs(inside.flops, 0, tuple(named))
+        return Costs(inside.flops, 0, tuple(named), inside.optimizer_flops)
 
 
 def _flops(computation: Computation, instruction: Instruction) -> int:

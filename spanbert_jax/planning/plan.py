@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from spanbert_jax.config import tokens_per_step
 from spanbert_jax.errors import DoesNotFit, InputError
 from spanbert_jax.model.flops import kernel_flops
-from spanbert_jax.planning.costs import Costs, analyse
+from spanbert_jax.planning.costs import Costs, analyse, is_optimizer
 from spanbert_jax.planning.roofline import Roofline, collective_seconds, roofline
 from spanbert_jax.planning.topologies import Topology
 from spanbert_jax.training.pretraining import checked_mesh, pretraining_program
@@ -122,15 +122,16 @@ def _used(message: str) -> int | None:
 
 
 def collectives_by_kind(plan: Plan) -> list[dict]:
-    """Returns the sums of the collectives of one step on one device, by kind and axes, longest first.
+    """Returns the sums of the collectives of one step on one device, by kind, axes and part, longest first.
 
-    Each has "kind", "axes", "dtypes", "count", "bytes" and "seconds".
+    Each has "kind", "axes", "part" ("model" or "optimizer"), "dtypes", "count", "bytes" and "seconds".
     """
     sums: dict[tuple, dict] = {}
     for collective in plan.costs.collectives:
+        part = "optimizer" if is_optimizer(collective.source) else "model"
+        key = dict(kind=collective.kind, axes=list(collective.axes), part=part)
         row = sums.setdefault(
-            (collective.kind, collective.axes),
-            dict(kind=collective.kind, axes=list(collective.axes), dtypes=set(), count=0, bytes=0, seconds=0.0),
+            (collective.kind, collective.axes, part), key | dict(dtypes=set(), count=0, bytes=0, seconds=0.0)
         )
         row["dtypes"].add(collective.dtype)
         row["count"] += collective.count

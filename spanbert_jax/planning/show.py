@@ -40,6 +40,7 @@ def to_json(plan: Plan) -> dict:
         "fits": True,
         "analytic_flops": plan.program.flops_per_step,
         "compiled_flops": plan.costs.flops * plan.devices,
+        "optimizer_flops": plan.costs.optimizer_flops * plan.devices,
         "memory_traffic_bytes_per_device": plan.costs.bytes,
         "collectives": collectives,
         "collective_bytes_per_device": sum(row["bytes"] for row in collectives),
@@ -86,6 +87,7 @@ def _collectives_table(figures: dict) -> str:
         (
             row["kind"],
             " x ".join(row["axes"]) or "-",
+            row["part"],
             ", ".join(row["dtypes"]),
             f"{row['count']:,}",
             f"{row['bytes'] / MIB:,.1f}",
@@ -93,7 +95,7 @@ def _collectives_table(figures: dict) -> str:
         )
         for row in figures["collectives"]
     ]
-    return _table(("collectives per step", "over", "types", "number", "MiB per device", "ms"), rows)
+    return _table(("collectives per step", "over", "of", "types", "number", "MiB per device", "ms"), rows)
 
 
 def _memory_line(figures: dict) -> str:
@@ -106,11 +108,13 @@ def _memory_line(figures: dict) -> str:
 
 def _time_lines(figures: dict) -> list[str]:
     """Returns the lines of the FLOPs, the roofline, the bound and the whole run."""
-    analytic, compiled = figures["analytic_flops"], figures["compiled_flops"]
+    analytic, compiled, optimizer = (figures[f"{part}_flops"] for part in ("analytic", "compiled", "optimizer"))
     flops = f"{analytic / 1e12:,.1f} T per step by formula, {compiled / 1e12:,.1f} T compiled"
-    excess = compiled / analytic - 1
+    excess = (compiled - optimizer) / analytic - 1
     if excess > RECOMPUTED_SHARE:
         flops += f" ({excess:+.0%}: recomputed by remat)"
+    if optimizer:
+        flops += f", {optimizer / compiled:.1%} of them the optimiser's"
     names = ("compute", "memory", "interconnect", "network")
     times = "  ".join(f"{name} {figures[f'{name}_seconds'] * 1e3:,.1f}" for name in names)
     step, serial = (f"{figures[name] * 1e3:,.1f}" for name in ("step_seconds", "step_without_overlap_seconds"))

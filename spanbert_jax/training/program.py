@@ -88,7 +88,7 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
       mesh: of devices, or of a topology to compile for.
       trainable: what is trained.
     """
-    tx = make_optimizer(config.optimizer, config.total_steps)
+    tx = make_optimizer(config.optimizer, config.total_steps, sharding.layout_on(mesh, interpret=False))
     rate = learning_rate(config.optimizer, config.total_steps)
 
     def init(start):

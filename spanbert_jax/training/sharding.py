@@ -276,7 +276,22 @@ def layout_on(mesh: Mesh, interpret: bool) -> Layout:
         in_specs = tuple(map(_spec, inputs))
         return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=_spec(output), check_vma=False)
 
-    return Layout(constrain, shard_map, vocab_multiple=mesh.shape[LOGICAL_AXES["vocab"]], interpret=interpret)
+    def whole_matrices(function: Callable, x: jax.Array) -> jax.Array:
+        # One dimension at a time changes its axes, since that is an exchange between devices (all-to-all), not a copy
+        # of everything to all of them.
+        steps = [P(None, "fsdp", "tensor"), P("fsdp", None, "tensor"), P(("fsdp", "tensor")), P(AXES[1:] + AXES[:1])]
+        shardings = [NamedSharding(mesh, step) for step in steps]
+        number, padding = len(x), -len(x) % mesh.size
+        x = jnp.pad(x, ((0, padding), (0, 0), (0, 0)))
+        for sharding in shardings:
+            x = jax.lax.with_sharding_constraint(x, sharding)
+        x = function(x)
+        for sharding in reversed(shardings):
+            x = jax.lax.with_sharding_constraint(x, sharding)
+        return x[:number]
+
+    vocab_multiple = mesh.shape[LOGICAL_AXES["vocab"]]
+    return Layout(constrain, shard_map, whole_matrices, vocab_multiple=vocab_multiple, interpret=interpret)
 
 
 def _spec(axes: Axes) -> P:

@@ -17,6 +17,8 @@ Batch = dict[str, jax.Array]
 Counts = dict[str, jax.Array]  # float32 scalars by loss
 Sums = dict[str, dict[str, jax.Array]]  # by loss: {"loss": sum in nats, other metrics: sums}
 
+OPTIMIZER = "optimizer"  # what the names of its operations contain, between slashes, in a compiled step
+
 
 @dataclasses.dataclass(frozen=True)
 class Trainable:
@@ -111,8 +113,9 @@ def make_train_step(
         if trainable.divisor is not None:
             divisor = trainable.divisor(counts)
             grads = jax.tree.map(lambda grad: grad / divisor, grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope(OPTIMIZER):
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         metrics |= averages(sums, counts) | {"tokens": jnp.count_nonzero(batch["segments"])}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state, key=state.key), metrics
 
