@@ -10,7 +10,7 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -42,6 +42,7 @@ class Case:
     seeds: int = 3
     sides: tuple[str, ...] = (OURS, THEIRS)
     changes: Mapping[str, object] = dataclasses.field(default_factory=dict)  # of the recipe
+    is_fraction: bool = False  # the metric, which is shown in percent
 
     @property
     def split(self) -> str:
@@ -62,10 +63,18 @@ class Case:
 WNUT = tuple(f"ner_wnut17/{name}" for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"))
 
 CASES = {
-    "cola": Case("CoLA", glue.get_config("cola"), "matthews", 2, "pairs_glue/CoLA/train", "pairs_glue/CoLA/dev"),
+    "cola": Case(
+        "CoLA", glue.get_config("cola"), "matthews", 2, "pairs_glue/CoLA/train", "pairs_glue/CoLA/dev", is_fraction=True
+    ),
     "wnut": Case("WNUT-17, tokens", tagging.get_config("tokens"), "f1", 2, *WNUT),
     "stsb": Case(
-        "STS-B", glue.get_config("stsb"), "mean_correlation", 1, "pairs_glue/STS-B/train", "pairs_glue/STS-B/dev"
+        "STS-B",
+        glue.get_config("stsb"),
+        "mean_correlation",
+        1,
+        "pairs_glue/STS-B/train",
+        "pairs_glue/STS-B/dev",
+        is_fraction=True,
     ),
     "polarity": Case(
         "sentence polarity",
@@ -74,8 +83,11 @@ CASES = {
         1,
         "polarity/train.neg,polarity/train.pos",
         "polarity/valid.neg,polarity/valid.pos",
+        is_fraction=True,
     ),
-    "rte": Case("RTE", glue.get_config("rte"), "accuracy", 2, "pairs_glue/RTE/train", "pairs_glue/RTE/dev"),
+    "rte": Case(
+        "RTE", glue.get_config("rte"), "accuracy", 2, "pairs_glue/RTE/train", "pairs_glue/RTE/dev", is_fraction=True
+    ),
     "squad": Case(
         "SQuAD 1.1, 4,285 questions",
         squad.get_config("v1"),
@@ -106,6 +118,7 @@ CASES = {
         "coref_ontogum/dev",
         seeds=1,
         sides=(OURS,),
+        is_fraction=True,
     ),
 }
 
@@ -144,25 +157,31 @@ def finetune_quality(data: Path, init: str, workdir: Path, names: Sequence[str] 
     make_files(data, made)
     for case in cases.values():
         case.config((made, data), init, 0)  # finds all files
-    for seed in range(max(case.seeds for case in cases.values())):  # so that all tasks have their first seed soon
-        for name, case in cases.items():
-            for side in case.sides if seed < case.seeds else ():
-                result = workdir / f"{name}-{side}-{seed}.json"
-                if result.exists():
-                    continue
-                began = time.perf_counter()
-                config = case.config((made, data), init, seed)
-                config.compile_cache = str(workdir / "compiled")
-                scores = (our_scores if side == OURS else their_scores)(config, workdir / f"run-{name}-{seed}")
-                if scores is None:
-                    log("the comparison was ended; the same command goes on with it")
-                    return summary(workdir, cases)
-                seconds = round(time.perf_counter() - began, 1)
-                write_json(result, {"task": name, "side": side, "seed": seed, "seconds": seconds, **scores})
-                log(f"{name}, {side}, seed {seed}: {case.metric} {scores[case.split][case.metric]:.4g}")
-                gc.collect()
+    for name, case, side, seed in planned(cases):
+        result = workdir / f"{name}-{side}-{seed}.json"
+        if result.exists():
+            continue
+        began = time.perf_counter()
+        config = case.config((made, data), init, seed)
+        config.compile_cache = str(workdir / "compiled")
+        scores = (our_scores if side == OURS else their_scores)(config, workdir / f"run-{name}-{seed}")
+        if scores is None:
+            log("ended by a signal; the same command goes on")
+            break
+        seconds = round(time.perf_counter() - began, 1)
+        write_json(result, {"task": name, "side": side, "seed": seed, "seconds": seconds, **scores})
+        log(f"{name}, {side}, seed {seed}: {case.metric} {scores[case.split][case.metric]:.4g}")
+        gc.collect()
     log("\n".join(table(workdir, cases)))
     return summary(workdir, cases)
+
+
+def planned(cases: Mapping[str, Case]) -> Iterator[tuple[str, Case, str, int]]:
+    """Yields (name, case, side, seed) of all runs; all tasks have their first seed before any has its second."""
+    for seed in range(max(case.seeds for case in cases.values())):
+        for name, case in cases.items():
+            if seed < case.seeds:
+                yield from ((name, case, side, seed) for side in case.sides)
 
 
 def make_files(data: Path, folder: Path) -> None:
@@ -199,8 +218,10 @@ def our_scores(config: ConfigDict, workdir: Path) -> dict | None:
 
 def their_scores(config: ConfigDict, workdir: Path) -> dict:
     """Returns the metrics of the same in transformers, by split; it keeps nothing in a folder."""
-    from spanbert_jax.experiments.transformers_finetuning import finetune_transformers  # torch may be missing
-
+    try:
+        from spanbert_jax.experiments.transformers_finetuning import finetune_transformers
+    except ImportError as error:
+        raise InputError("the comparison needs pip install torch transformers") from error
     return finetune_transformers(config)
 
 
@@ -222,7 +243,7 @@ def metrics_of(workdir: Path, name: str, case: Case, side: str) -> list[float]:
     """Returns the metric of each seed that has ended, in percent."""
     files = [workdir / f"{name}-{side}-{seed}.json" for seed in range(case.seeds)]
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
-    return [result[case.split][case.metric] for result in results]
+    return [result[case.split][case.metric] * (100 if case.is_fraction else 1) for result in results]
 
 
 def table(workdir: Path, cases: Mapping[str, Case]) -> list[str]:

@@ -17,7 +17,7 @@ from spanbert_jax.finetuning.task import Task
 from spanbert_jax.labelled.conll import PLAIN, from_spans, to_spans
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.qa import first_answer
-from spanbert_jax.tasks.tagging import described
+from spanbert_jax.tasks.tagged_spans import described
 from spanbert_jax.training.pretrain import log
 
 IGNORED = -100  # label of what has no loss

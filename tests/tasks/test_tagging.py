@@ -17,8 +17,9 @@ from spanbert_jax.model.layout import ONE_DEVICE
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.scorers.conlleval import span_f1
 from spanbert_jax.tasks import load
+from spanbert_jax.tasks.tagged_spans import best_threshold, compatible, spans_of
 from spanbert_jax.tasks.tagger import shifted
-from spanbert_jax.tasks.tagging import Tagging, Window, best_threshold, compatible, spans_of
+from spanbert_jax.tasks.tagging import Tagging, Window
 from tests.finetuning.conftest import FILLERS, run_on
 from tests.small import MODEL, TOKENIZER
 
