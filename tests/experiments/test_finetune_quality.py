@@ -50,7 +50,7 @@ def test_only_what_is_missing_is_done_and_shown_with_its_spread(data, tmp_path, 
     ended: list[str] = []
 
     def scores(side, of):
-        def found(config, workdir):
+        def found(config, workdir=None):
             assert config.task.train == str(data / "pairs_glue" / "RTE" / "train") and config.init.path == "bert"
             if len(done) == 2 and not ended:
                 return None
@@ -61,10 +61,10 @@ def test_only_what_is_missing_is_done_and_shown_with_its_spread(data, tmp_path, 
 
     monkeypatch.setattr(quality, "our_scores", scores(OURS, 0.6))
     monkeypatch.setattr(quality, "their_scores", scores(THEIRS, 0.5))
-    figures = finetune_quality(data, "bert", tmp_path / "out")
+    figures = finetune_quality(data, tmp_path / "out", "bert")
     assert done == [(OURS, 0), (THEIRS, 0)] and figures["rte_ours_seeds"] == 1
     ended.append("by a signal")
-    figures = finetune_quality(data, "bert", tmp_path / "out", ["rte"])
+    figures = finetune_quality(data, tmp_path / "out", "bert", ["rte"])
     assert done[2:] == [(OURS, 1), (THEIRS, 1), (OURS, 2), (THEIRS, 2)]
     assert figures == pytest.approx(
         {
