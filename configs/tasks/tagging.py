@@ -4,7 +4,9 @@ tokens  a tag for each word (BERT's way); also for parts of speech, whose labels
 spans   a type for each span of up to tagging.max_width words, from its boundaries
 
 The recipe of BERT (Devlin et al. 2019, sections 4.1 and 5.3): rates of 2e-5, 3e-5 and 5e-5, batches of 16 or 32, 3 or 4
-epochs; tagging.context gives each sentence its neighbours, as there.
+epochs; tagging.context gives each sentence its neighbours, as there. The head of spans, which starts from scratch, has
+ten times the rate: few of all candidate spans are entities, and at the encoder's rate it has not learned to find them
+when the epochs are over.
 """
 
 from spanbert_jax.configs.tasks import base
@@ -16,5 +18,7 @@ def get_config(variant: str = "tokens"):
     config = base.get_config("tagging", decoder=variant)
     config.seq_len = 128
     config.optimizer.learning_rate = 5e-5
+    if variant == "spans":
+        config.optimizer.groups = ("tagging/.* rate=10",)
     config.eval.batch_size = 32
     return config

@@ -5,19 +5,38 @@ import json
 from pathlib import Path
 
 from spanbert_jax import cli
+from spanbert_jax.errors import InputError
+
+SPEED = ("pipeline", "prepare", "train_step", "finetune")
+QUALITY = ("finetune_quality", "pretraining_quality")
 
 
 def main() -> int:
     """Runs the command on sys.argv; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", choices=("pipeline", "prepare", "train_step", "finetune"))
-    input_help = "text files for the suite prepare; default: several copies of the embedded corpus"
+    parser.add_argument("suite", choices=SPEED + QUALITY)
+    input_help = (
+        "prepare: text files (default: several copies of the embedded corpus); ..._quality: folder of data sets"
+    )
     parser.add_argument("--input", default="embedded", help=input_help)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, as one JSON object")
+    group = parser.add_argument_group("suites of quality, which take long; the same command goes on with them")
+    group.add_argument("--workdir", type=Path, help="folder of the results")
+    group.add_argument("--init", metavar="FOLDER", help="finetune_quality: a BERT in a Hugging Face folder")
+    group.add_argument("--tasks", default="", metavar="TASK,...", help="finetune_quality: default: all of them")
     flags = cli.parse(parser)
+    arguments = [flags.input] if flags.suite == "prepare" else []
+    if flags.suite in QUALITY:
+        if not (flags.workdir and Path(flags.input).is_dir()):
+            raise InputError(f"{flags.suite} needs --input=FOLDER, the data sets, and --workdir=FOLDER")
+        arguments = [Path(flags.input), flags.workdir]
+    if flags.suite == "finetune_quality":
+        if not flags.init:
+            raise InputError("finetune_quality needs --init=FOLDER, the BERT that both sides start from")
+        arguments += [flags.init, tuple(filter(None, flags.tasks.split(",")))]
     from spanbert_jax.experiments.benchmark import SUITES
 
-    figures = SUITES[flags.suite](*([flags.input] if flags.suite == "prepare" else []))
+    figures = SUITES[flags.suite](*arguments)
     for name, value in figures.items():
         print(f"{name:40} {value:>20,}")
     if flags.json:

@@ -1,9 +1,11 @@
-"""Benchmarks. A suite is a function that returns {name of a figure, with its unit: number}; "prepare" takes a source.
+"""Benchmarks. A suite is a function that returns {name of a figure, with its unit: number}; some take arguments.
 
 pipeline    masked rows from the input pipeline, seek time, and memory against the size of the corpus
 prepare     scripts/prepare_data.py compared with bare tokenisation; see preparation_speed.py
 train_step  the whole train step and that of BertForMaskedLM in torch; see step_speed.py
 finetune    steps of fine-tuning and those of transformers in torch; see step_speed.py
+finetune_quality     metrics of fine-tuning and those of transformers in torch; see finetune_quality.py
+pretraining_quality  metrics of a model pretrained with and without spans, and from scratch; see pretraining_quality.py
 """
 
 import statistics
@@ -15,7 +17,9 @@ from pathlib import Path
 from spanbert_jax.configs import base
 from spanbert_jax.data.batches import Feed
 from spanbert_jax.data.mixture import Mixture
+from spanbert_jax.experiments.finetune_quality import finetune_quality
 from spanbert_jax.experiments.preparation_speed import TOKENIZER, embedded_store, preparation
+from spanbert_jax.experiments.pretraining_quality import pretraining_quality
 from spanbert_jax.experiments.step_speed import finetune_step, train_step
 
 
@@ -58,4 +62,6 @@ SUITES: dict[str, Callable[..., dict]] = {
     "prepare": preparation,
     "train_step": train_step,
     "finetune": finetune_step,
+    "finetune_quality": finetune_quality,
+    "pretraining_quality": pretraining_quality,
 }

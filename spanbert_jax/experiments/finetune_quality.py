@@ -10,7 +10,7 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -42,6 +42,7 @@ class Case:
     seeds: int = 3
     sides: tuple[str, ...] = (OURS, THEIRS)
     changes: Mapping[str, object] = dataclasses.field(default_factory=dict)  # of the recipe
+    is_fraction: bool = False  # the metric, which is shown in percent
 
     @property
     def split(self) -> str:
@@ -59,13 +60,23 @@ class Case:
         return config
 
 
-WNUT = tuple(f"ner_wnut17/{name}" for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated"))
+WNUT_TRAIN, WNUT_DEV, WNUT_TEST = (
+    f"ner_wnut17/{name}" for name in ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")
+)
 
 CASES = {
-    "cola": Case("CoLA", glue.get_config("cola"), "matthews", 2, "pairs_glue/CoLA/train", "pairs_glue/CoLA/dev"),
-    "wnut": Case("WNUT-17, tokens", tagging.get_config("tokens"), "f1", 2, *WNUT),
+    "cola": Case(
+        "CoLA", glue.get_config("cola"), "matthews", 2, "pairs_glue/CoLA/train", "pairs_glue/CoLA/dev", is_fraction=True
+    ),
+    "wnut": Case("WNUT-17, tokens", tagging.get_config("tokens"), "f1", 2, WNUT_TRAIN, WNUT_DEV, WNUT_TEST),
     "stsb": Case(
-        "STS-B", glue.get_config("stsb"), "mean_correlation", 1, "pairs_glue/STS-B/train", "pairs_glue/STS-B/dev"
+        "STS-B",
+        glue.get_config("stsb"),
+        "mean_correlation",
+        1,
+        "pairs_glue/STS-B/train",
+        "pairs_glue/STS-B/dev",
+        is_fraction=True,
     ),
     "polarity": Case(
         "sentence polarity",
@@ -74,8 +85,11 @@ CASES = {
         1,
         "polarity/train.neg,polarity/train.pos",
         "polarity/valid.neg,polarity/valid.pos",
+        is_fraction=True,
     ),
-    "rte": Case("RTE", glue.get_config("rte"), "accuracy", 2, "pairs_glue/RTE/train", "pairs_glue/RTE/dev"),
+    "rte": Case(
+        "RTE", glue.get_config("rte"), "accuracy", 2, "pairs_glue/RTE/train", "pairs_glue/RTE/dev", is_fraction=True
+    ),
     "squad": Case(
         "SQuAD 1.1, 4,285 questions",
         squad.get_config("v1"),
@@ -86,7 +100,9 @@ CASES = {
         seeds=1,
         changes={"seq_len": 384},
     ),
-    "wnut_spans": Case("WNUT-17, spans", tagging.get_config("spans"), "f1", 2, *WNUT, sides=(OURS,)),
+    "wnut_spans": Case(
+        "WNUT-17, spans", tagging.get_config("spans"), "f1", 2, WNUT_TRAIN, WNUT_DEV, WNUT_TEST, sides=(OURS,)
+    ),
     "semeval": Case(
         "SemEval-2010 task 8",
         relations.get_config("semeval"),
@@ -106,6 +122,7 @@ CASES = {
         "coref_ontogum/dev",
         seeds=1,
         sides=(OURS,),
+        is_fraction=True,
     ),
 }
 
@@ -122,13 +139,13 @@ def located(folders: Sequence[Path], path: str) -> Path:
     raise InputError(f"{folders[0] / path}: there is no such file; --input is the folder of the data sets")
 
 
-def finetune_quality(data: Path, init: str, workdir: Path, names: Sequence[str] = ()) -> dict:
-    """Does what is missing of the comparison in `workdir`, and prints its table.
+def finetune_quality(data: Path, workdir: Path, init: str, names: Sequence[str] = ()) -> dict:
+    """Does what is missing of the comparison with transformers in `workdir`, and prints its table.
 
     Args:
       data: folder of the data sets, with the paths of CASES.
-      init: what both sides start from, a Hugging Face folder.
       workdir: a folder for results and unfinished runs.
+      init: what both sides start from, a Hugging Face folder.
       names: of CASES; all of them if there are none.
 
     Returns:
@@ -140,29 +157,49 @@ def finetune_quality(data: Path, init: str, workdir: Path, names: Sequence[str] 
     if unknown := set(names) - set(CASES):
         raise InputError(f"--tasks: there is no {', '.join(sorted(unknown))}; it may have {', '.join(CASES)}")
     cases = {name: CASES[name] for name in names or CASES}
-    made = workdir / "data"
-    make_files(data, made)
+    folders = (workdir / "data", data)
+    make_files(data, folders[0])
     for case in cases.values():
-        case.config((made, data), init, 0)  # finds all files
-    for seed in range(max(case.seeds for case in cases.values())):  # so that all tasks have their first seed soon
-        for name, case in cases.items():
-            for side in case.sides if seed < case.seeds else ():
-                result = workdir / f"{name}-{side}-{seed}.json"
-                if result.exists():
-                    continue
-                began = time.perf_counter()
-                config = case.config((made, data), init, seed)
-                config.compile_cache = str(workdir / "compiled")
-                scores = (our_scores if side == OURS else their_scores)(config, workdir / f"run-{name}-{seed}")
-                if scores is None:
-                    log("the comparison was ended; the same command goes on with it")
-                    return summary(workdir, cases)
-                seconds = round(time.perf_counter() - began, 1)
-                write_json(result, {"task": name, "side": side, "seed": seed, "seconds": seconds, **scores})
-                log(f"{name}, {side}, seed {seed}: {case.metric} {scores[case.split][case.metric]:.4g}")
-                gc.collect()
+        case.config(folders, init, 0)  # finds all files
+
+    def scores_of(case: Case, side: str, seed: int, run: Path) -> dict | None:
+        config = case.config(folders, init, seed)
+        return our_scores(config, run) if side == OURS else their_scores(config)
+
+    return compare(cases, workdir, scores_of)
+
+
+def compare(cases: Mapping[str, Case], workdir: Path, scores_of: Callable[..., dict | None]) -> dict:
+    """Runs what has no result in `workdir` yet, and prints the table of all results; returns their summary.
+
+    Args:
+      cases: by name.
+      workdir: folder of the results, TASK-SIDE-SEED.json.
+      scores_of: (case, side, seed, folder for the run) -> metrics by split; None if a signal ended it.
+    """
+    for name, case, side, seed in planned(cases):
+        result = workdir / f"{name}-{side}-{seed}.json"
+        if result.exists():
+            continue
+        began = time.perf_counter()
+        scores = scores_of(case, side, seed, workdir / f"run-{name}-{side}-{seed}")
+        if scores is None:
+            log("ended by a signal; the same command goes on")
+            break
+        seconds = round(time.perf_counter() - began, 1)
+        write_json(result, {"task": name, "side": side, "seed": seed, "seconds": seconds, **scores})
+        log(f"{name}, {side}, seed {seed}: {case.metric} {scores[case.split][case.metric]:.4g}")
+        gc.collect()
     log("\n".join(table(workdir, cases)))
     return summary(workdir, cases)
+
+
+def planned(cases: Mapping[str, Case]) -> Iterator[tuple[str, Case, str, int]]:
+    """Yields (name, case, side, seed) of all runs; all tasks have their first seed before any has its second."""
+    for seed in range(max(case.seeds for case in cases.values())):
+        for name, case in cases.items():
+            if seed < case.seeds:
+                yield from ((name, case, side, seed) for side in case.sides)
 
 
 def make_files(data: Path, folder: Path) -> None:
@@ -189,6 +226,7 @@ def make_files(data: Path, folder: Path) -> None:
 
 def our_scores(config: ConfigDict, workdir: Path) -> dict | None:
     """Returns the metrics of a run of ours by split; None if a signal ended it. Its folder is removed at the end."""
+    config.compile_cache = str(workdir.parent / "compiled")
     if finetune(config.lock(), workdir, TASKS[config.task.name]):
         return None
     results = json.loads((workdir / RESULTS_FILE).read_text(encoding="utf-8"))
@@ -197,10 +235,12 @@ def our_scores(config: ConfigDict, workdir: Path) -> dict | None:
     return {split: results[split] for split in ("valid", "test") if split in results}
 
 
-def their_scores(config: ConfigDict, workdir: Path) -> dict:
-    """Returns the metrics of the same in transformers, by split; it keeps nothing in a folder."""
-    from spanbert_jax.experiments.transformers_finetuning import finetune_transformers  # torch may be missing
-
+def their_scores(config: ConfigDict) -> dict:
+    """Returns the metrics of the same in transformers, by split."""
+    try:
+        from spanbert_jax.experiments.transformers_finetuning import finetune_transformers
+    except ImportError as error:
+        raise InputError("the comparison needs pip install torch transformers") from error
     return finetune_transformers(config)
 
 
@@ -222,7 +262,7 @@ def metrics_of(workdir: Path, name: str, case: Case, side: str) -> list[float]:
     """Returns the metric of each seed that has ended, in percent."""
     files = [workdir / f"{name}-{side}-{seed}.json" for seed in range(case.seeds)]
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
-    return [result[case.split][case.metric] for result in results]
+    return [result[case.split][case.metric] * (100 if case.is_fraction else 1) for result in results]
 
 
 def table(workdir: Path, cases: Mapping[str, Case]) -> list[str]:
@@ -236,11 +276,11 @@ def table(workdir: Path, cases: Mapping[str, Case]) -> list[str]:
         spread = f" ± {figures[f'{key}_std']:.2f}" if f"{key}_std" in figures else ""
         return f"{figures[f'{key}_mean']:.2f}{spread}"
 
-    lines = ["| task | metric | epochs | seeds | ours | transformers |", "|---|---|---|---|---|---|"]
+    sides = list(dict.fromkeys(side for case in cases.values() for side in case.sides))
+    lines = [f"| task | metric | epochs | seeds | {' | '.join(sides)} |", "|---" * (4 + len(sides)) + "|"]
     for name, case in cases.items():
-        seeds = figures.get(f"{name}_{OURS}_seeds", 0)
+        seeds = max(figures.get(f"{name}_{side}_seeds", 0) for side in sides)
         metric = f"{case.metric.replace('_', ' ')}, {case.split}"
-        lines.append(
-            f"| {case.title} | {metric} | {case.epochs} | {seeds} | {shown(name, OURS)} | {shown(name, THEIRS)} |"
-        )
+        scores = " | ".join(shown(name, side) for side in sides)
+        lines.append(f"| {case.title} | {metric} | {case.epochs} | {seeds} | {scores} |")
     return lines

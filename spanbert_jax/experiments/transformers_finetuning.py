@@ -17,7 +17,7 @@ from spanbert_jax.finetuning.task import Task
 from spanbert_jax.labelled.conll import PLAIN, from_spans, to_spans
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.tasks.qa import first_answer
-from spanbert_jax.tasks.tagging import described
+from spanbert_jax.tasks.tagged_spans import described
 from spanbert_jax.training.pretrain import log
 
 IGNORED = -100  # label of what has no loss
@@ -70,7 +70,7 @@ def labels(config: ConfigDict, examples: list) -> dict:
     return TASKS[config.task.name].labels_of(config, examples)
 
 
-def sizes(task: Task) -> dict[str, Any]:
+def sizes(task: Any) -> dict[str, Any]:
     """Returns the settings of a model: its number of labels and dropout."""
     model = task.config.model
     given = {"hidden_dropout_prob": model.dropout, "attention_probs_dropout_prob": model.attention_dropout}
@@ -219,7 +219,7 @@ def answer_features(task: Any, tokenizer, examples: list) -> Features:
     )
     features = []
     for number, example in enumerate(encoded["overflow_to_sample_mapping"]):
-        offsets = [
+        offsets: list[Any] = [
             pair if part == 1 else None
             for pair, part in zip(encoded["offset_mapping"][number], encoded.sequence_ids(number))
         ]

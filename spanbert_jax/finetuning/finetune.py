@@ -116,7 +116,8 @@ def train(
     program = program.compiled(config, log)
     with agreed():
         if step is None:
-            state = started(program.init(None), start.params, config.task.reinitialised_layers)
+            same = {f"{prepared.task.name}/{ours}": theirs for ours, theirs in prepared.task.starts_from.items()}
+            state = started(program.init(None), start.params, config.task.reinitialised_layers, same)
         else:
             state = checkpoints.restore(step, program.state)
         if is_first():

@@ -1,6 +1,7 @@
 """What a fine-tuning run starts from: the sizes of the model, its tokenizer, and the parameters of its encoder."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -73,11 +74,24 @@ def adopt(config, source) -> None:
     config.masking.max_targets = source.masking.max_targets
 
 
-def started(state, params: Weights | None, reinitialised: int):
-    """Returns a random train state with the given parameters, but for those of the last `reinitialised` layers."""
+def started(state, params: Weights | None, reinitialised: int, same: Mapping[str, str]):
+    """Returns a random train state with the given parameters, as far as it has parameters of their path and shape.
+
+    Args:
+      state: a random one.
+      params: by path.
+      reinitialised: number of the last layers that stay random.
+      same: modules of the state's heads, and the modules of other heads whose parameters they start from.
+    """
     if params is None:
         return state
     own = flatten_dict(state.params, sep="/")
+    params = params | {
+        f"{ours}/{path.removeprefix(f'{theirs}/')}": array
+        for ours, theirs in same.items()
+        for path, array in params.items()
+        if path.startswith(f"{theirs}/")
+    }
     fitting = {path: array for path, array in params.items() if path in own and own[path].shape == array.shape}
     if reinitialised:
         for path in [path for path in fitting if path.startswith(LAYERS)]:

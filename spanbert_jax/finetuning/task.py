@@ -55,6 +55,8 @@ class Task(abc.ABC):
     multiple: ClassVar[int] = 8  # to which sizes of the bucketed letter are rounded up
     fields: Mapping[str, Field] = {}  # batch arrays besides the encoder's
     layouts: ClassVar[Layouts] = ((r"(?!(.+/)?norm).*", ()),)  # of the head's parameters, by path; norms have theirs
+    # Modules of the head that start from modules of pretraining heads, given by whole paths, if the model has them.
+    starts_from: ClassVar[Mapping[str, str]] = {}
     # Export: class of transformers with the same head, its names of modules of the head, keys of its config.json that
     # follow from the labels, and the name of the task on the Hugging Face hub.
     transformers_class: str = ""

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,14 +13,17 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.experiments.curve import read_curves
 from spanbert_jax.finetuning.evaluation import BEST
 from spanbert_jax.finetuning.feed import TaskFeed
+from spanbert_jax.finetuning.finetune import prepare, task_program
 from spanbert_jax.finetuning.seeds import finetune_seeds
+from spanbert_jax.finetuning.start import start_of, started
 from spanbert_jax.tasks import TASKS, load
 from spanbert_jax.tasks.fill_spans import SpanFiller
+from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
 from tests.finetuning.conftest import run_on, task_config
-from tests.small import small_config
+from tests.small import TOKENIZER, small_config
 
 CLOCK = ("tokens_per_second", "steps_per_second", "host_memory_bytes")
 
@@ -134,6 +138,20 @@ def test_a_model_starts_from_the_encoder_of_another_run_but_for_new_layers(examp
     config.init.path = str(tmp_path / "gone")
     with pytest.raises(InputError, match="gone"):
         run_on(config, tmp_path / "run")
+
+
+def test_the_pooler_of_next_sentence_prediction_is_taken_over(examples, tmp_path):
+    config = task_config(examples, classification__pooling="cls", task__valid="", task__test="")
+    prepared = prepare(start_of(config, tmp_path), TASKS["classification"])
+    program = task_program(prepared, sharding.make_mesh(config.mesh, jax.devices()[:1]), TOKENIZER.vocab_size)
+    kernel, bias = np.full((32, 32), 0.5, np.float32), np.full(32, 0.25, np.float32)
+    params = {"nsp/pooler/kernel": kernel, "nsp/pooler/bias": bias, "nsp/output/bias": np.ones(2, np.float32)}
+    same = {f"classification/{ours}": theirs for ours, theirs in prepared.task.starts_from.items()}
+    state = started(program.init(None), params, 0, same)
+    head = state.params["classification"]
+    np.testing.assert_array_equal(head["pooler"]["kernel"], kernel)
+    np.testing.assert_array_equal(head["pooler"]["bias"], bias)
+    np.testing.assert_array_equal(head["output"]["bias"], 0)
 
 
 def test_the_sizes_of_the_model_are_those_of_the_source(examples, finished, tmp_path):
