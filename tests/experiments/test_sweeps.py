@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -140,8 +142,8 @@ def test_pruning_ends_what_is_worse_than_the_median(tmp_path):
     for number in range(5):
         with study.next() as trial:
             worst = number == 4
-            assert trial.bad_so_far(2, {"mlm_loss": 9.0 if worst else 5.0 + number}) is worst
-            trial.finish(None if worst else 5.0 + number, pruned=worst)
+            assert trial.bad_so_far(2, {"mlm_loss": 9.0 if worst else 5.0 - number}) is worst
+            trial.finish(None if worst else 5.0 - number, pruned=worst)
     assert study.trials()[4].state.name == "PRUNED"
 
 
@@ -189,3 +191,44 @@ def test_twelve_trials_with_two_workers_one_killed_twice(store, tmp_path):
         assert record.metrics["mlm_loss"] == trial.value
         steps = [line["step"] for line in read_metrics(record.workdir) if "loss" in line]
         assert steps == [2, 4, 6]  # none twice
+
+
+def postgres_tools() -> Path | None:
+    """The newest folder of PostgreSQL's programs, as Debian installs them."""
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: float(path.parent.name))
+
+
+@pytest.fixture
+def database(tmp_path):
+    """The URL of a new PostgreSQL server."""
+    tools = postgres_tools()
+    if tools is None:
+        pytest.skip("needs PostgreSQL")
+    pytest.importorskip("psycopg", reason="reaches PostgreSQL by psycopg")
+    folder = Path(tempfile.mkdtemp(prefix="sweep", dir="/tmp"))
+    user = {}
+    if os.geteuid() == 0:  # as which PostgreSQL does not run
+        shutil.chown(folder, "postgres")
+        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+
+    def call(*command):
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **user)
+
+    call(tools / "initdb", "-D", folder / "data", "--auth=trust", "--username=me", "--no-sync")
+    options = f"-c listen_addresses= -c unix_socket_directories={folder}"
+    call(tools / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
+    try:
+        call(tools / "createdb", "-h", folder, "-U", "me", "sweeps")
+        yield f"postgresql+psycopg://me@/sweeps?host={folder}"
+    finally:
+        call(tools / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_twelve_trials_on_postgresql(store, database, tmp_path):
+    file = tmp_path / "plain.py"
+    file.write_text(FILE.format(store=str(store.folder)).partition("def sweep")[0])
+    study = two_workers_one_killed_twice(tmp_path / "study", file, [f"--storage={database}"])
+    assert [trial.state.name for trial in study.optuna.get_trials()] == ["COMPLETE"] * 12
+    assert not (tmp_path / "study" / "journal.log").exists()

@@ -132,7 +132,7 @@ class Trial:
         if not self.study.plan.prune or metric not in metrics:
             return False
         self.trial.report(metrics[metric], step)
-        return self.trial.should_prune()
+        return bool(self.trial.should_prune())
 
     def finish(self, value: float | None, pruned: bool = False, failure: str = "") -> None:
         """Records what came out; a trial that failed is not repeated."""
