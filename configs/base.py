@@ -198,6 +198,8 @@ KNOBS: Sections = {
         "learning_rate": Knob(1e-4, "peak learning rate", positive),
         "warmup_steps": Knob(10_000, "steps of linear warm-up from 0", at_least(0)),
         "schedule": Knob("linear", "after warm-up: an entry of SCHEDULES in spanbert_jax/optimizers"),
+        "decay_steps": Knob(0, 'schedule "wsd": last steps, in which the rate falls to 0', at_least(0)),
+        "decay_shape": Knob("1-sqrt", 'schedule "wsd": how it falls: an entry of DECAYS, linear or 1-sqrt'),
         "steps_per_epoch": Knob(
             0,
             'schedule "original" returns to the peak for one step after so many (docs/original.md, quirk 11); 0: never',

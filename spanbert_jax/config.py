@@ -348,4 +348,13 @@ def config_problems(config: ConfigDict) -> list[str]:
         c.optimizer.warmup_steps < c.total_steps,
         f"optimizer.warmup_steps {c.optimizer.warmup_steps} must be less than total_steps {c.total_steps}",
     )
+    stable = c.total_steps - c.optimizer.warmup_steps
+    demand(
+        c.optimizer.decay_steps <= stable,
+        f"optimizer.decay_steps {c.optimizer.decay_steps} is more than the {stable} steps after the warm-up",
+    )
+    demand(
+        c.optimizer.decay_steps > 0 or c.optimizer.schedule != "wsd",
+        "optimizer.decay_steps: give the number of last steps in which the schedule wsd decays; constant never does",
+    )
     return problems

@@ -8,7 +8,7 @@ from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.optimizers.adamw import adamw
 from spanbert_jax.optimizers.groups import group_problems, group_rates, weight_decay
 from spanbert_jax.optimizers.muon import muon
-from spanbert_jax.optimizers.schedules import SCHEDULES, Rate
+from spanbert_jax.optimizers.schedules import DECAYS, SCHEDULES, Rate
 
 # (config.optimizer, rate, weight decay, layout on the mesh) -> transformations from clipped gradients to what is added
 # to the parameters. Each applies decay and rate itself, since optimisers differ in where they apply them. States may
@@ -20,7 +20,7 @@ OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "muon": muon}
 
 def optimizer_problems(optimizer) -> list[str]:
     """Returns what prevents building config.optimizer, one line each."""
-    registries = (("name", OPTIMIZERS), ("schedule", SCHEDULES))
+    registries = (("name", OPTIMIZERS), ("schedule", SCHEDULES), ("decay_shape", DECAYS))
     problems = [
         f"optimizer.{key} must be one of {', '.join(registry)}, not {optimizer[key]!r}"
         for key, registry in registries

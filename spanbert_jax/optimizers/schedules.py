@@ -31,6 +31,30 @@ def after_warmup(shape: Callable[[jax.Array], jax.Array]) -> Schedule:
     return schedule
 
 
+def wsd(optimizer, total_steps: int) -> Rate:
+    """Returns warm-up, stable, decay (Hu et al. 2024): the peak until the last optimizer.decay_steps steps.
+
+    There it falls with the elapsed share e of the decay, to peak * (1 - e) or peak * (1 - sqrt(e)) (Haegele et al.
+    2024), and would reach 0 at step total_steps. No rate before the decay depends on total_steps, so a decay can branch
+    off any checkpoint of the stable part.
+    """
+    peak, warmup, decay = optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay_steps
+    shape = DECAYS[optimizer.decay_shape]
+
+    def rate(n):
+        n = jnp.asarray(n, jnp.float32)
+        elapsed = jnp.clip((n - (total_steps - decay)) / max(decay, 1), 0.0, 1.0)
+        return peak * jnp.where(n < warmup, (n + 1) / max(warmup, 1), shape(elapsed))
+
+    return rate
+
+
+DECAYS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda elapsed: 1 - elapsed,
+    "1-sqrt": lambda elapsed: 1 - jnp.sqrt(elapsed),
+}
+
+
 def original(optimizer, total_steps: int) -> Rate:
     """Returns the schedule that the original actually used (docs/original.md 4.4).
 
@@ -53,5 +77,6 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": after_warmup(lambda left: left),
     "cosine": after_warmup(lambda left: 0.5 - 0.5 * jnp.cos(jnp.pi * left)),
     "constant": after_warmup(jnp.ones_like),
+    "wsd": wsd,
     "original": original,
 }

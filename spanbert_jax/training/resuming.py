@@ -1,7 +1,8 @@
 """What may differ between a run and the config that resumes it, and the record of what was changed on purpose.
 
-Execution knobs may differ. So may total_steps, if the rates of the steps done so far do not depend on it: the run is
-then what a run of the new length would have been. Other keys are changed by --allow=KEY, and recorded with their step.
+Execution knobs may differ. So may the length of the run and the shape of its schedule, if the rates of the steps done
+so far do not depend on them: the run is then what it would have been with the new values from its start. Other keys are
+changed by --allow=KEY, and recorded with their step.
 """
 
 import dataclasses
@@ -13,6 +14,9 @@ import numpy as np
 from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
 from spanbert_jax.optimizers import learning_rate
+
+# Keys that may change while the rates so far stay what they were.
+SCHEDULE = ("total_steps", "optimizer.schedule", "optimizer.decay_steps", "optimizer.decay_shape")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,7 @@ def refuse(found: list[Change], before, now, allowed: Collection[str], what: str
     refused = [
         change
         for change in found
-        if change.key not in allowed and not (change.key == "total_steps" and _same_rates(before, now, change.step))
+        if change.key not in allowed and not (change.key in SCHEDULE and _same_rates(before, now, change.step))
     ]
     if refused:
         lines, keys = "\n  ".join(map(str, refused)), ",".join(change.key for change in refused)
@@ -71,7 +75,11 @@ def refuse(found: list[Change], before, now, allowed: Collection[str], what: str
 
 
 def _same_rates(before, now, steps: int) -> bool:
-    """Returns whether the first `steps` steps have the same learning rates with both lengths."""
-    numbers = jnp.arange(steps)
-    one, other = (np.asarray(learning_rate(now.optimizer, config.total_steps)(numbers)) for config in (before, now))
+    """Returns whether the first `steps` steps have the same rates by both schedules, all else being as it is now."""
+    schedules = []
+    for config in (before, now):
+        mixed = now.copy_and_resolve_references().unlock()
+        mixed.update_from_flattened_dict({key: dict(config_lib.flat(config))[key] for key in SCHEDULE})
+        schedules.append(np.asarray(learning_rate(mixed.optimizer, mixed.total_steps)(jnp.arange(steps))))
+    one, other = schedules
     return np.array_equal(one, other)

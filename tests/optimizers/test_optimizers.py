@@ -37,6 +37,17 @@ def test_schedule_rises_to_the_peak_and_comes_down_to_almost_nothing(schedule):
         np.testing.assert_allclose(rates[10:], (100 - np.arange(10, 100)) / 90, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", ["linear", "1-sqrt"])
+def test_warm_up_stable_decay(shape):
+    knobs = dict(learning_rate=2.0, warmup_steps=10, schedule="wsd", decay_steps=20, decay_shape=shape)
+    rates = np.array([learning_rate(optimizer_config(**knobs), 100)(n) for n in range(101)])
+    np.testing.assert_allclose(rates[:10], 2 * np.arange(1, 11) / 10, rtol=1e-6)
+    assert np.all(rates[10:81] == 2)
+    elapsed = np.arange(21) / 20
+    expected = 2 * (1 - (elapsed if shape == "linear" else np.sqrt(elapsed)))
+    np.testing.assert_allclose(rates[80:], expected, atol=1e-6)
+
+
 def test_the_originals_schedule_with_its_quirks():
     rate = learning_rate(
         optimizer_config(learning_rate=1e-4, warmup_steps=10, schedule="original", steps_per_epoch=15), 100

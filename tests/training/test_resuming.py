@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from spanbert_jax.errors import InputError
+from spanbert_jax.training.branching import branch
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import pretrain
 from spanbert_jax.training.resuming import changes, check_allowed, refuse
@@ -73,3 +74,39 @@ def test_a_run_is_extended_to_the_bits_of_a_longer_one_and_changed_on_purpose(st
         (8, "total_steps", 10),
         (10, "total_steps", 11),
     ]
+
+
+WSD = dict(optimizer__schedule="wsd", optimizer__decay_steps=4)
+
+
+def test_the_decay_may_change_while_the_rate_is_stable():
+    assert refused(10, before=WSD, total_steps=15, optimizer__decay_steps=5) == []
+    assert refused(11, before=WSD, total_steps=15, optimizer__decay_steps=5) == []  # its rate is still the peak
+    assert refused(13, before=WSD, total_steps=15, optimizer__decay_steps=5) == ["optimizer.decay_steps", "total_steps"]
+    assert refused(10, before=dict(optimizer__schedule="constant"), **WSD) == []
+    assert refused(10, before=WSD, optimizer__learning_rate=1.0) == [RATE]
+
+
+def test_a_decay_branches_off_the_stable_part(store, tmp_path):
+    """The branch has the bits of a run of its length, and the run that it left goes on as if there were none."""
+
+    def config(**changes):
+        fixed = dict(log_every=1, eval__every=0, checkpoint__every=4, checkpoint__keep_last=9)
+        return small_config(data__store=str(store.folder), **WSD | fixed | changes)
+
+    def losses(name):
+        return {line["step"]: line["loss"] for line in read_metrics(tmp_path / name)}
+
+    assert pretrain(config(total_steps=16), tmp_path / "long") == 0
+    assert pretrain(config(total_steps=12), tmp_path / "short") == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "long").rglob("*") if path.is_file()}
+    assert branch(tmp_path / "long", 8, tmp_path / "branch") == 8
+    assert pretrain(config(total_steps=12), tmp_path / "branch") == 0
+    assert losses("branch") == losses("short") and losses("branch")[12] != losses("long")[12]
+    assert branch(tmp_path / "long", 8, tmp_path / "branch") == 12  # the same command again
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(InputError, match="has no checkpoint of step 7; it has those of 4, 8"):
+        branch(tmp_path / "long", 7, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InputError, match="is the workdir itself"):
+        branch(tmp_path / "long", 8, tmp_path / "long")
