@@ -3,12 +3,17 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from spanbert_jax import commands
-from spanbert_jax.configs.tasks import glue
+from spanbert_jax.configs.tasks import classification, glue, squad, tagging
 from spanbert_jax.experiments import finetune_quality as quality
 from spanbert_jax.experiments.finetune_quality import OURS, THEIRS, Case, finetune_quality, make_files
+from spanbert_jax.labelled.questions import Question
+from spanbert_jax.labelled.table import Row as TextRow
+from spanbert_jax.labelled.tagged import Tagged
+from spanbert_jax.tasks import TASKS
 from tests.finetuning.conftest import task_config, write_examples
 from tests.small import MODEL, TOKENIZER
 
@@ -86,6 +91,48 @@ def test_what_cannot_be_compared_is_refused(data, tmp_path, monkeypatch, capsys,
     with pytest.raises(SystemExit) as end:
         commands.main()
     assert end.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["classification", "tagging", "qa"])
+def test_transformers_has_the_same_rows_and_scores_the_right_outputs_in_full(tmp_path, name):
+    """Its tokens are those of ours, and logits that are right everywhere get the highest score."""
+    pytest.importorskip("torch", reason="compares with torch")
+    transformers = pytest.importorskip("transformers", reason="compares with transformers")
+    from spanbert_jax.experiments.transformers_finetuning import KINDS
+
+    TOKENIZER.save(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    examples = {
+        "classification": [TextRow("a", ("the king of it", "in the house"), "1"), TextRow("b", ("her", "was"), "0")],
+        "tagging": [Tagged(("the", "king", "of", "Zürich"), (("PER", 1, 1), ("LOC", 3, 3))), Tagged(("her",), ())],
+        "qa": [
+            Question("a", "", "the king was in the house of it", "where was he?", (("the house", 16),)),
+            Question("b", "", "it was her king", "who?", (("her king", 7),)),
+        ],
+    }[name]
+    config = {"classification": classification, "tagging": tagging, "qa": squad}[name].get_config(
+        {"classification": "table", "tagging": "tokens", "qa": "v1"}[name]
+    )
+    config.seq_len = 20 if name == "qa" else 32
+    if name == "qa":
+        config.qa.update(dict(stride=4, max_query_length=8))
+    labels = TASKS[name].labels_of(config, examples)
+    task, kind = TASKS[name](config, TOKENIZER, labels), KINDS[name]
+    features = kind.features(task, tokenizer, examples)
+    rows = task.features(examples, training=True)
+    assert [feature["input_ids"] for feature in features] == [row.arrays["tokens"].tolist() for row in rows]
+
+    def right(feature):
+        if name == "classification":
+            return np.eye(2)[feature["labels"]]
+        if name == "tagging":
+            return np.eye(len(task.classes))[np.maximum(feature["labels"], 0)]
+        length = len(feature["input_ids"])
+        places = feature["start_positions"], feature["end_positions"]
+        return np.stack([np.eye(length)[place] * (place > 0) for place in places], axis=-1)
+
+    scores = task.score(examples, kind.decoded(task, examples, features, list(map(right, features))))
+    assert scores[task.metric] == (1 if name == "classification" else 100)
 
 
 def test_transformers_learns_from_the_same_config(tmp_path):

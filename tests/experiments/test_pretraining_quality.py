@@ -1,0 +1,51 @@
+"""The comparison of pretrained models: what each side is pretrained on and starts from."""
+
+import tarfile
+
+import pytest
+
+from spanbert_jax.data.store import open_store
+from spanbert_jax.experiments import pretraining_quality as quality
+from tests.finetuning.conftest import write_examples
+
+
+@pytest.mark.slow
+def test_all_sides_have_one_vocabulary_and_size_and_the_same_text(tmp_path, monkeypatch):
+    data = tmp_path / "input"
+    for name in ("novels", "ner_wnut17", "sentiment_polarity"):
+        (data / name).mkdir(parents=True)
+    for number in range(30):
+        write_examples(tmp_path / f"{number}.txt", 20, number)
+    with tarfile.open(data / "novels" / "novels.tar.xz", "w:xz") as archive:
+        for number in range(30):
+            archive.add(tmp_path / f"{number}.txt", f"novels/{number}.txt")
+    for path in ("ner_wnut17/wnut17train.conll", "ner_wnut17/emerging.dev.conll", "ner_wnut17/emerging.test.annotated"):
+        (data / path).write_text("")
+    for label in ("neg", "pos"):
+        (data / "sentiment_polarity" / f"rt-polarity.{label}").write_text(f"{label}\n")
+    pretrained, started = {}, []
+
+    def pretrain(config, workdir):
+        pretrained[workdir.name] = config
+        return 0
+
+    def our_scores(config, run):
+        started.append(config)
+        return {"valid": {"accuracy": 0.5}, "test": {"f1": 20.0 + 10 * bool(config.init.path) + config.seed}}
+
+    monkeypatch.setattr(quality, "pretrain", pretrain)
+    monkeypatch.setattr(quality, "our_scores", our_scores)
+    monkeypatch.setattr(quality, "VOCABULARY", 300)
+    figures = quality.pretraining_quality(data, tmp_path / "out", steps=7)
+    store = tmp_path / "out" / "store"
+    assert open_store(store).tokenizer().vocab_size <= 300
+    assert list(pretrained) == ["bert_1seq", "spanbert"]
+    spans = {name: (of.masking.schemes, of.objectives.sbo_weight > 0) for name, of in pretrained.items()}
+    assert spans == {"bert_1seq": (("subword",), False), "spanbert": (("geometric_span",), True)}
+    assert {(of.total_steps, of.data.store, of.data.vocab) for of in pretrained.values()} == {(7, *[str(store)] * 2)}
+    inits = [str(tmp_path / "out" / name) for name in ("bert_1seq", "spanbert")]
+    assert [config.init.path for config in started] == ["", *inits] * 6
+    for config in started[::3]:
+        assert (config.data.vocab, config.model.layers, config.model.width) == (str(store), 4, 256)
+    assert figures["wnut_spans_scratch_mean"] == 21 and figures["wnut_spans_spanbert_mean"] == 31
+    assert quality.pretraining_quality(data, tmp_path / "out", steps=7) == figures and len(started) == 18
