@@ -7,15 +7,17 @@ import optax
 from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.optimizers.adamw import adamw
 from spanbert_jax.optimizers.groups import group_problems, group_rates, weight_decay
+from spanbert_jax.optimizers.lamb import lamb
 from spanbert_jax.optimizers.muon import muon
 from spanbert_jax.optimizers.schedules import DECAYS, SCHEDULES, Rate
+from spanbert_jax.optimizers.stable_adamw import stable_adamw
 
 # (config.optimizer, rate, weight decay, layout on the mesh) -> transformations from clipped gradients to what is added
 # to the parameters. Each applies decay and rate itself, since optimisers differ in where they apply them. States may
 # have any shape.
 Optimizer = Callable[..., tuple[optax.GradientTransformation, ...]]
 
-OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "muon": muon}
+OPTIMIZERS: dict[str, Optimizer] = {"adamw": adamw, "stable_adamw": stable_adamw, "lamb": lamb, "muon": muon}
 
 
 def optimizer_problems(optimizer) -> list[str]:

@@ -58,6 +58,11 @@ def decays(path: str) -> bool:
     return path.rpartition("/")[2] not in ("bias", "scale")
 
 
+def axes_of_tensor(path: str, leaf: jax.Array) -> tuple[int, ...]:
+    """Returns the axes of a parameter that belong to one tensor: all but that of layers, which the scan stacks."""
+    return tuple(range(1 if LAYERS in path else 0, leaf.ndim))
+
+
 def weight_decay(optimizer) -> optax.GradientTransformation:
     """Returns decoupled weight decay, to be followed by the learning rate (Loshchilov and Hutter 2019)."""
     groups = [parse_group(text) for text in optimizer.groups]

@@ -16,11 +16,11 @@ import optax
 
 from spanbert_jax.model.layout import Layout, param_path
 from spanbert_jax.optimizers.adamw import adam, stored_in_bfloat16
+from spanbert_jax.optimizers.groups import LAYERS
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steep at 0, so that small singular values grow fast
 ITERATIONS = 5
 UPDATE_RMS = 0.2
-LAYERS = "encoder/layers/"
 
 
 def muon(optimizer, rate: optax.Schedule, decay: optax.GradientTransformation, layout: Layout) -> tuple:

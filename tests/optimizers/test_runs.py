@@ -11,7 +11,7 @@ from spanbert_jax.training.pretrain import pretrain
 from tests.small import small_config
 from tests.training.test_mesh import trajectory
 
-NAMES = ["muon"]
+NAMES = ["stable_adamw", "lamb", "muon"]
 
 
 @pytest.mark.parametrize("name", NAMES)
