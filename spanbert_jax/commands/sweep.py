@@ -89,4 +89,6 @@ def default_metric(config) -> str:
     """
     if "task" in config:
         raise InputError("--metric: name what trials are compared by, as in valid/f1 or valid/accuracy")
-    return "mlm_loss"
+    from spanbert_jax.objectives import MLM
+
+    return f"{MLM.name}_loss"
