@@ -350,7 +350,7 @@ def config_problems(config: ConfigDict) -> list[str]:
     )
     stable = c.total_steps - c.optimizer.warmup_steps
     demand(
-        c.optimizer.decay_steps <= stable,
+        c.optimizer.decay_steps <= max(stable, 0),
         f"optimizer.decay_steps {c.optimizer.decay_steps} is more than the {stable} steps after the warm-up",
     )
     demand(
