@@ -41,14 +41,15 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     """Parses flags; "--config.a.b=value" overrides a key of the file that --config names.
 
     Returns:
-      The flags. If the parser has a flag `config`, its value is the loaded ConfigDict, and `config_spec` its text.
+      The flags. If the parser has a flag `config`, its value is the loaded ConfigDict, and `config_spec` and
+      `config_overrides` the texts that it came from.
     """
     argv = sys.argv[1:] if argv is None else argv
     prefix = "--config."
     overrides = [flag[len(prefix) :] for flag in argv if flag.startswith(prefix)]
     flags = parser.parse_args([flag for flag in argv if not flag.startswith(prefix)])
     if "config" in flags and flags.config is not None:
-        flags.config_spec = flags.config
+        flags.config_spec, flags.config_overrides = flags.config, overrides
         flags.config = load_config(flags.config, overrides)
     elif overrides:
         raise InputError(f"{prefix}{overrides[0]} requires --config=CONFIG:VARIANT")

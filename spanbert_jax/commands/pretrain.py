@@ -14,6 +14,10 @@ def main() -> int:
     parser.add_argument("--branch", type=Path, metavar="WORKDIR", help=branch_help)
     branch_step_help = "step of a checkpoint of --branch (default: the newest one)"
     parser.add_argument("--branch_step", type=int, metavar="N", help=branch_step_help)
+    budget_help = (
+        'total_steps as what they cost: "3e9 tokens", "2 epochs", "24h on h100:1", "9 device-hours on v5e:4x4"'
+    )
+    parser.add_argument("--budget", metavar="AMOUNT", help=budget_help)
     flags = cli.parse(parser)
     if flags.init:
         flags.config.init.path = flags.init
@@ -27,4 +31,29 @@ def main() -> int:
     with agreed():
         if flags.branch and is_first():
             branch(flags.branch, flags.branch_step, flags.workdir)
+    if flags.budget:
+        flags.config = with_budget(flags)
     return pretrain(flags.config, flags.workdir, tuple(filter(None, flags.allow.split(","))))
+
+
+def with_budget(flags: argparse.Namespace):
+    """Returns the config with the total_steps that --budget pays for, which are found once and then recorded."""
+    from spanbert_jax.config import with_changes
+    from spanbert_jax.planning import budget
+    from spanbert_jax.training.pretrain import log, training_rows
+    from spanbert_jax.training.processes import agreed, is_first
+
+    parsed = budget.parse(flags.budget)
+    with agreed():
+        if is_first() and budget.resolved_before(flags.workdir, flags.budget) is None:
+            found = budget.steps_of(
+                parsed,
+                flags.config,
+                lambda: training_rows(flags.config, flags.workdir),
+                lambda machine: budget.planned_seconds(flags.config_spec, flags.config_overrides, machine),
+            )
+            budget.write(flags.workdir, flags.budget, found)
+    resolved = budget.resolved_before(flags.workdir, flags.budget)
+    assert resolved is not None
+    log(f"--budget {flags.budget}: {resolved.steps:,} steps ({resolved.reason})")
+    return with_changes(flags.config, {"total_steps": resolved.steps})

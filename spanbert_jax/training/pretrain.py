@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.batches import Feed, open_corpus
+from spanbert_jax.data.batches import Feed, data_problems, open_corpus
 from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
 from spanbert_jax.training.checkpoint import Checkpoints
@@ -22,7 +22,7 @@ from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
 from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
 from spanbert_jax.training.run import Run, Watch
-from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
+from spanbert_jax.training.workdir import check_shared, check_workdir, locked, newest_checkpoint, occupied, write_config
 
 
 def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch | None = None) -> int:
@@ -85,6 +85,20 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
         evaluation = HeldOutEvaluation(config, program, feed, export)
         run = Run(config, workdir, program, feed, evaluation, record, checkpoints, watch)
         return run.train(state, opening(config, int(state.step), made))
+
+
+def training_rows(config, workdir: Path) -> int:
+    """Returns the number of rows that an epoch of a config reads; makes the store in `workdir` if there is none.
+
+    Raises:
+      InputError: the config, the corpus or the workdir must be fixed.
+    """
+    tokenizer = tokenizer_of_run(config, workdir)
+    if problems := data_problems(config):
+        raise InputError("\n".join(problems))
+    with locked(workdir):
+        mixture = open_corpus(config, tokenizer, workdir, log)
+        return Feed(config, mixture, tokenizer).train.num_rows
 
 
 def log(line: str) -> None:

@@ -28,6 +28,11 @@ from spanbert_jax.training.resuming import changes, refuse
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+BUDGET_FILE = "budget.json"  # the budget that the length of the run follows from, if it was given as one
+
+
+# What a folder may hold before there is a run in it: a prepared store, and the files of a process that was killed early.
+BEGUN = {"store", "store.partial", LOCK_FILE, BUDGET_FILE, f".{CONFIG_FILE}", f".{BUDGET_FILE}"}
 
 
 def check_workdir(workdir: Path, config, allowed: Collection[str] = ()) -> None:
@@ -46,8 +51,8 @@ def check_workdir(workdir: Path, config, allowed: Collection[str] = ()) -> None:
     if not workdir.exists() or not any(workdir.iterdir()):
         return
     if not (workdir / CONFIG_FILE).exists():
-        if {entry.name for entry in workdir.iterdir()} <= {"store", "store.partial", LOCK_FILE, f".{CONFIG_FILE}"}:
-            return  # a prepared store, or the files of a process that was killed early
+        if {entry.name for entry in workdir.iterdir()} <= BEGUN:
+            return
         raise InputError(f"workdir {workdir} holds other files and no run: give an empty or new folder")
     before = read_config(workdir)
     if ("task" in before) != ("task" in config):
