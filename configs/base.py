@@ -139,6 +139,11 @@ KNOBS: Sections = {
         "nsp_weight": Knob(
             0.0, 'weight of next sentence prediction (data.blocks = "pair"); 0 leaves its head out', at_least(0)
         ),
+        "z_loss": Knob(
+            0.0,
+            "times the squared logarithm of the softmax's denominator is added to the loss of MLM and SBO",
+            at_least(0),
+        ),
         "sbo_count_offset": Knob(
             0, "1: the original's denominator, one more than the targets (docs/original.md, quirk 6)", at_least(0)
         ),

@@ -17,6 +17,7 @@ from spanbert_jax.objectives.objective import (
     slot_count,
     slot_fields,
     slot_loss,
+    slot_squares,
 )
 
 
@@ -42,6 +43,7 @@ MLM = Objective(
     fields=slot_fields("mlm", "positions"),
     head=MaskedLanguageHead,
     loss=slot_loss("mlm"),
+    squares=slot_squares("mlm"),
     count=slot_count("mlm"),
     flops=lambda spec, length, slots: 2 * slots * (spec.width**2 + spec.width * spec.vocab_size),
     layouts=((r"transform/kernel", (None, "embed")), (r"transform/bias", ()), (r"bias", ())),

@@ -56,6 +56,8 @@ class Objective:
 
     flops: Callable[[ModelSpec, int, int], int]  # (spec, L, M) -> FLOPs of a forward pass of the head over one row
     layouts: Layouts  # of the head's parameters, by path within the head; norms and encoders already have theirs
+    # As `loss`, but returns the sum of what objectives.z_loss multiplies; None: that does not apply to the head.
+    squares: Callable[[Any, Batch], jax.Array] | None = None
     # Names in PyTorch's formats of modules of the head and of parameters outside modules. Empty: the formats have none.
     exported: Mapping[str, str] = dataclasses.field(default_factory=dict)
     # Class of BERT in transformers that has this head and those of the objectives before it in the registry, or "".
@@ -154,6 +156,15 @@ def slot_loss(name: str) -> Callable[[jax.Array, Batch], tuple[jax.Array, dict[s
         return total, {"accuracy": correct}
 
     return loss
+
+
+def slot_squares(name: str) -> Callable[[jax.Array, Batch], jax.Array]:
+    """Returns the function that sums log(sum(exp(logits)))^2 over slots (Chowdhery et al. 2022, section 5)."""
+
+    def squares(logits: jax.Array, batch: Batch) -> jax.Array:
+        return jnp.sum(batch[f"{name}_weights"] * jax.nn.logsumexp(logits, axis=-1) ** 2)
+
+    return squares
 
 
 def slot_count(name: str) -> Callable[[Batch], jax.Array]:

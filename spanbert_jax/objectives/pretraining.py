@@ -174,11 +174,16 @@ def loss_and_sums(outputs: dict, batch: Batch, counts: dict[str, jax.Array], obj
 
     Returns:
       (sum over objectives of weight * loss sum / count, {objective: {"loss": sum, metric: sum}}). The results of
-      microbatches add up to those of the whole batch.
+      microbatches add up to those of the whole batch. With options.z_loss, the sum includes that penalty, which is
+      also a metric; "loss" does not.
     """
     loss, sums = jnp.zeros(()), {}
     for o in objectives:
         total, metrics = o.loss(outputs[o.name], batch)
         loss += options[o.weight_key] * total / counts[o.name]
         sums[o.name] = {"loss": total, **metrics}
+        if options.z_loss and o.squares is not None:
+            penalty = options.z_loss * o.squares(outputs[o.name], batch)
+            loss += options[o.weight_key] * penalty / counts[o.name]
+            sums[o.name]["z_loss"] = penalty
     return loss, sums

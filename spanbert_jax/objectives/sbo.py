@@ -20,6 +20,7 @@ from spanbert_jax.objectives.objective import (
     slot_count,
     slot_fields,
     slot_loss,
+    slot_squares,
 )
 
 
@@ -69,6 +70,7 @@ SBO = Objective(
     fields=slot_fields("sbo", "left", "right", "offset"),
     head=SpanBoundaryHead,
     loss=slot_loss("sbo"),
+    squares=slot_squares("sbo"),
     count=slot_count("sbo"),
     flops=flops,
     layouts=((r"linear[12]/kernel", (None, "embed")), (r"linear[12]/bias", ()), (r"positions", ()), (r"bias", ())),

@@ -12,7 +12,7 @@ from tests.small import small_config
 
 RNG = np.random.default_rng(0)
 BOTH = MLM, SBO
-OPTIONS = ConfigDict(dict(mlm_weight=1.0, sbo_weight=0.5, nsp_weight=0.0, sbo_count_offset=0))
+OPTIONS = ConfigDict(dict(mlm_weight=1.0, sbo_weight=0.5, nsp_weight=0.0, sbo_count_offset=0, z_loss=0.0))
 
 
 def example(rows=4, slots=6, vocab=11):

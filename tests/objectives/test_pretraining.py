@@ -19,7 +19,7 @@ from tests.small import small_config
 
 SPEC = golden.SPEC
 OBJECTIVES = MLM, SBO
-OPTIONS = ConfigDict(dict(mlm_weight=1.0, sbo_weight=1.0, nsp_weight=0.0, sbo_count_offset=1))
+OPTIONS = ConfigDict(dict(mlm_weight=1.0, sbo_weight=1.0, nsp_weight=0.0, sbo_count_offset=1, z_loss=0.0))
 SHAPES = {
     path: leaf.shape
     for path, leaf in flatten_dict(
@@ -143,3 +143,22 @@ def test_logits_are_float32_whatever_the_type_of_activations():
         assert logits.dtype == jnp.float32
         rounded = logits.astype(jnp.bfloat16).astype(jnp.float32)
         assert (rounded != logits).mean() > 0.9, name
+
+
+def test_z_loss_adds_the_squared_denominators_to_the_loss_and_to_nothing_else(params):
+    batch = golden.batch()
+    outputs = pretraining.apply(SPEC, ONE_DEVICE, OBJECTIVES, params, batch)
+    counts = pretraining.batch_counts(batch, OBJECTIVES, OPTIONS)
+    options = ConfigDict(OPTIONS.to_dict() | {"z_loss": 0.5, "sbo_weight": 2.0})
+    total, sums = pretraining.loss_and_sums(outputs, batch, counts, OBJECTIVES, options)
+    options.z_loss = 0.0
+    plain, plain_sums = pretraining.loss_and_sums(outputs, batch, counts, OBJECTIVES, options)
+    expected = 0.0
+    for name, weight in (("mlm", 1.0), ("sbo", 2.0)):
+        logits = np.asarray(outputs[name], np.float64)
+        squares = np.log(np.exp(logits).sum(-1)) ** 2
+        penalty = 0.5 * np.sum(np.asarray(batch[f"{name}_weights"]) * squares)
+        np.testing.assert_allclose(sums[name].pop("z_loss"), penalty, rtol=1e-5)
+        expected += weight * penalty / float(counts[name])
+    np.testing.assert_allclose(total - plain, expected, rtol=1e-4)
+    assert sums == plain_sums
