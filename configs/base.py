@@ -239,6 +239,11 @@ KNOBS: Sections = {
             "type of the moments between steps; bfloat16 is rounded stochastically",
             one_of("float32", "bfloat16"),
         ),
+        "average": Knob(
+            "none",
+            "of parameters, evaluated and exported in their place: ema or schedule_free (optimizers/averages.py)",
+        ),
+        "average_decay": Knob(0.999, "ema: decay of the average", fraction),
         "divide_by_targets": Knob(
             False, "True: divide gradients by the MLM targets again, as the original (docs/original.md, quirk 10)"
         ),

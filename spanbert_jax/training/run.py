@@ -10,6 +10,7 @@ import numpy as np
 
 from spanbert_jax.devices import peak_flops
 from spanbert_jax.errors import Diverged
+from spanbert_jax.optimizers.averages import averaged
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import MetricsWriter, NoMetrics, read_metrics
@@ -230,10 +231,11 @@ class Run:
             code = stop.poll()
             return code
 
-        metrics = self.evaluation(state.params, interrupted)
+        params = averaged(state.params, state.opt_state)
+        metrics = self.evaluation(params, interrupted)
         if metrics is None:
             return code
-        self.evaluation.keep(step, state.params, metrics)
+        self.evaluation.keep(step, params, metrics)
         self.ended = self.watch is not None and self.watch(step, metrics)
         self.writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         shown = {name: value for name, value in metrics.items() if "/" not in name and not name.endswith("count")}
