@@ -244,6 +244,13 @@ KNOBS: Sections = {
             "of parameters, evaluated and exported in their place: ema or schedule_free (optimizers/averages.py)",
         ),
         "average_decay": Knob(0.999, "ema: decay of the average", fraction),
+        "bad_steps": Knob(
+            "stop",
+            "one that is not finite, or spikes, stops the run; skip: changes nothing; rewind: restores the last "
+            "checkpoint, and the run goes on with the batches after it",
+            one_of("stop", "skip", "rewind"),
+        ),
+        "spike": Knob(0.0, "a gradient norm above so many times its average is bad too; 0: none", at_least(0)),
         "divide_by_targets": Knob(
             False, "True: divide gradients by the MLM targets again, as the original (docs/original.md, quirk 10)"
         ),

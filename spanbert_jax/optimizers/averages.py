@@ -22,7 +22,7 @@ AVERAGE = "average"  # key of opt_state
 class EmaState(NamedTuple):
     """The state of an exponential moving average."""
 
-    count: jax.Array  # type: ignore[assignment]  # int32 []: steps done
+    steps: jax.Array  # int32 []: averaged
     params: Any  # the average
 
 
@@ -35,10 +35,10 @@ def ema(optimizer, rate: optax.Schedule) -> optax.GradientTransformation:
 
     def update(updates, state, params):
         # 0, 1/10, 2/11, ...: the first steps soon weigh little.
-        decay = jnp.minimum(optimizer.average_decay, state.count / (state.count + 9.0))
+        decay = jnp.minimum(optimizer.average_decay, state.steps / (state.steps + 9.0))
         moved = optax.apply_updates(params, updates)
         average = jax.tree.map(lambda mean, now: mean + (1 - decay) * (now - mean), state.params, moved)
-        return updates, EmaState(state.count + 1, average)
+        return updates, EmaState(state.steps + 1, average)
 
     return optax.GradientTransformation(init, update)
 
@@ -46,7 +46,7 @@ def ema(optimizer, rate: optax.Schedule) -> optax.GradientTransformation:
 class ScheduleFreeState(NamedTuple):
     """The state of schedule-free learning."""
 
-    count: jax.Array  # type: ignore[assignment]  # int32 []: steps done
+    steps: jax.Array  # int32 []: averaged
     largest: jax.Array  # float32 []: learning rate so far
     total: jax.Array  # float32 []: of the weights so far
     z: Any
@@ -61,15 +61,15 @@ def schedule_free(optimizer, rate: optax.Schedule) -> optax.GradientTransformati
         return ScheduleFreeState(jnp.zeros((), jnp.int32), number, number, zeros, zeros)
 
     def update(updates, state, params):
-        largest = jnp.maximum(state.largest, rate(state.count))
+        largest = jnp.maximum(state.largest, rate(state.steps))
         total = state.total + largest**2
         share = jnp.where(total > 0, largest**2 / jnp.where(total > 0, total, 1.0), 1.0)  # 1 at the first step
         z = jax.tree.map(
-            lambda z, param, update: jnp.where(state.count == 0, param, z) + update, state.z, params, updates
+            lambda z, param, update: jnp.where(state.steps == 0, param, z) + update, state.z, params, updates
         )
         x = jax.tree.map(lambda x, z: x + share * (z - x), state.params, z)
         to_y = jax.tree.map(lambda x, z, y: z + optimizer.beta1 * (x - z) - y, x, z, params)
-        return to_y, ScheduleFreeState(state.count + 1, largest, total, z, x)
+        return to_y, ScheduleFreeState(state.steps + 1, largest, total, z, x)
 
     return optax.GradientTransformation(init, update)
 
