@@ -218,7 +218,7 @@ KNOBS: Sections = {
             False, "True: decay every parameter, as the original does (docs/original.md, quirk 12)"
         ),
         "matrix_rate": Knob(
-            1.0, "muon: rate of matrices (kernels of encoder layers), as a multiple of the others'", positive
+            1.0, "muon: rate of matrices (kernels but for outputs), as a multiple of the others'", positive
         ),
         "matrix_momentum": Knob(0.95, "muon: decay of the moving average of their gradients", fraction),
         "matrix_dtype": Knob("float32", "muon: type in which they are made orthogonal", one_of("float32", "bfloat16")),
