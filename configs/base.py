@@ -218,7 +218,7 @@ KNOBS: Sections = {
             False, "True: decay every parameter, as the original does (docs/original.md, quirk 12)"
         ),
         "matrix_rate": Knob(
-            1.0, "muon: rate of matrices (kernels of encoder layers), as a multiple of the others'", positive
+            1.0, "muon: rate of matrices (kernels but for outputs), as a multiple of the others'", positive
         ),
         "matrix_momentum": Knob(0.95, "muon: decay of the moving average of their gradients", fraction),
         "matrix_dtype": Knob("float32", "muon: type in which they are made orthogonal", one_of("float32", "bfloat16")),
@@ -239,6 +239,18 @@ KNOBS: Sections = {
             "type of the moments between steps; bfloat16 is rounded stochastically",
             one_of("float32", "bfloat16"),
         ),
+        "average": Knob(
+            "none",
+            "of parameters, evaluated and exported in their place: ema or schedule_free (optimizers/averages.py)",
+        ),
+        "average_decay": Knob(0.999, "ema: decay of the average", fraction),
+        "bad_steps": Knob(
+            "stop",
+            "one that is not finite, or spikes, stops the run; skip: changes nothing; rewind: restores the last "
+            "checkpoint, and the run goes on with the batches after it",
+            one_of("stop", "skip", "rewind"),
+        ),
+        "spike": Knob(0.0, "a gradient norm above so many times its average is bad too; 0: none", at_least(0)),
         "divide_by_targets": Knob(
             False, "True: divide gradients by the MLM targets again, as the original (docs/original.md, quirk 10)"
         ),

@@ -1,7 +1,7 @@
 """A modern span encoder, in four sizes: --config=configs/modern.py:tiny | mini | base | large.
 
 SpanBERT's masking and objectives with the encoder of ModernBERT (Warner et al. 2024): pre-norm, rotary positions, gated
-feed-forward, no biases. Muon trains the matrices of its layers.
+feed-forward, no biases. Muon trains its matrices.
 
 tiny   trains in minutes on two CPU cores, with its own vocabulary of 4,096 tokens; for the quickstart and tests
 mini   trains in about an hour on a CPU or minutes on a GPU, with the vocabulary of BERT; for first experiments
@@ -49,6 +49,7 @@ def _tiny(config):
     config.update(spanbert.get_config("tiny"))
     modernise(config)
     config.model.update(dict(mlp_width=384))
+    config.optimizer.matrix_rate = 3.0
 
 
 def _mini(config):

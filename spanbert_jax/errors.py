@@ -52,6 +52,16 @@ class DiskFull(InputError):
     """A disk or quota is full. What was written before is kept for the next attempt."""
 
 
+class BadStep(Exception):
+    """A step was bad, and the run is to go back to a checkpoint; see config.optimizer.bad_steps."""
+
+    def __init__(self, step: int, checkpoint: int, bad_steps: int):
+        super().__init__(f"step {step} was bad")
+        self.step = step
+        self.checkpoint = checkpoint  # its step
+        self.bad_steps = bad_steps  # so far, with this one
+
+
 class Diverged(ArithmeticError):
     """The loss or gradient of a run is no longer finite.
 

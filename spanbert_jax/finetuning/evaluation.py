@@ -94,7 +94,7 @@ def saved_params(checkpoints: Checkpoints, step: int, like):
     """Returns the parameters in a checkpoint, laid out as `like`, a tree of jax.ShapeDtypeStruct."""
     return jax.tree.map(
         lambda array, leaf: jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index]),
-        checkpoints.read(step, "params"),
+        checkpoints.read_params(step),
         like,
     )
 

@@ -60,7 +60,7 @@ def restore(workdir: Path, kinds: Mapping[str, type[Task]]) -> FineTuned:
             raise InputError(f"workdir {workdir} has no complete checkpoint yet")
         tokenizer = saved_tokenizer(workdir, newest.record(trained)["vocabulary"])
         tuned = best.record(step).get("metrics", {})  # on the validation data, if the run had any
-        params = best.read(step, "params")
+        params = best.read_params(step)
     finally:
         best.close()
         newest.close()

@@ -6,7 +6,9 @@ import optax
 
 from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.optimizers.adamw import adamw
+from spanbert_jax.optimizers.averages import AVERAGE, AVERAGES, average_problems
 from spanbert_jax.optimizers.groups import group_problems, group_rates, weight_decay
+from spanbert_jax.optimizers.guard import guard_problems, guarded
 from spanbert_jax.optimizers.lamb import lamb
 from spanbert_jax.optimizers.muon import muon
 from spanbert_jax.optimizers.schedules import DECAYS, SCHEDULES, Rate
@@ -28,7 +30,7 @@ def optimizer_problems(optimizer) -> list[str]:
         for key, registry in registries
         if optimizer[key] not in registry
     ]
-    return problems + group_problems(optimizer.groups)
+    return problems + average_problems(optimizer) + guard_problems(optimizer) + group_problems(optimizer.groups)
 
 
 def learning_rate(optimizer, total_steps: int) -> Rate:
@@ -37,7 +39,17 @@ def learning_rate(optimizer, total_steps: int) -> Rate:
 
 
 def make_optimizer(optimizer, total_steps: int, layout: Layout = ONE_DEVICE) -> optax.GradientTransformation:
-    """Returns clipping by global norm, the optimiser that config.optimizer names, and the rates of groups, chained."""
+    """Returns clipping by global norm, the optimiser that config.optimizer names, and the rates of groups, chained.
+
+    If parameters are averaged or bad steps left out, the state is a dict: that of this chain under "optimizer", and
+    "average" and "guard".
+    """
     clip = [optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []
     rate, decay = learning_rate(optimizer, total_steps), weight_decay(optimizer)
-    return optax.chain(*clip, *OPTIMIZERS[optimizer.name](optimizer, rate, decay, layout), *group_rates(optimizer))
+    chosen = OPTIMIZERS[optimizer.name](optimizer, rate, decay, layout)
+    chain = optax.chain(*clip, *chosen, *group_rates(optimizer))
+    average = [] if optimizer.average == "none" else [(AVERAGE, AVERAGES[optimizer.average](optimizer, rate))]
+    named = optax.named_chain(("optimizer", chain), *average)
+    if optimizer.bad_steps != "stop":
+        return guarded(named, optimizer.spike)
+    return named if average else chain

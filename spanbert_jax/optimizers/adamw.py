@@ -17,15 +17,18 @@ def adamw(optimizer, rate: optax.Schedule, decay: optax.GradientTransformation, 
 
 def adam(optimizer) -> optax.GradientTransformation:
     """Returns the transformation from gradients to Adam's updates, before the learning rate."""
-    chosen = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
+    if optimizer.average == "schedule_free":  # which replaces the first moment
+        chosen = optax.scale_by_rms(optimizer.beta2, optimizer.eps, eps_in_sqrt=False, bias_correction=True)
+    else:
+        chosen = optax.scale_by_adam(b1=optimizer.beta1, b2=optimizer.beta2, eps=optimizer.eps)
     return stored_in_bfloat16(chosen) if optimizer.state_dtype == "bfloat16" else chosen
 
 
 def stored_in_bfloat16(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     """Returns a transformation whose moments are bfloat16 between steps; it computes in float32.
 
-    Its state is a named tuple, as of optax.scale_by_adam, with the number of steps `count` and the moments `mu`, or
-    `mu` and `nu`.
+    Its state is a named tuple, as of optax.scale_by_adam, with the number of steps `count` and the moments `mu`, `nu`
+    or both.
 
     The moments are rounded stochastically. With rounding to nearest, an average that changes by a thousandth of itself
     (beta2 = 0.999) would never change, since bfloat16 has 8 bits of precision. The random bits are a hash of step,

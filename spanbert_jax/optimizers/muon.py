@@ -1,5 +1,6 @@
 """Muon: the momentum of a matrix, with all its singular values made about 1 (Jordan et al. 2024,
-https://kellerjordan.github.io/posts/muon). The kernels of encoder layers are trained by it, everything else by AdamW.
+https://kellerjordan.github.io/posts/muon). The kernels of encoder layers and of the hidden layers of heads are trained
+by it; embeddings, tables, norms, biases and the kernels that end in classes by AdamW, as Jordan et al. advise.
 
 An orthogonal update U of a matrix [rows, columns] is scaled by 0.2 sqrt(max(rows, columns)), as Liu et al. (2025,
 arXiv:2502.16982, section 2.2) do: the root mean square of its elements is then 0.2 whatever the shape, about that of
@@ -28,7 +29,7 @@ def muon(optimizer, rate: optax.Schedule, decay: optax.GradientTransformation, l
 
     def kinds(params):
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: "matrix" if is_matrix(param_path(path)) else "other", params
+            lambda path, leaf: "matrix" if is_matrix(param_path(path), leaf.ndim) else "other", params
         )
 
     orthogonalised = scale_by_muon(optimizer.matrix_momentum, jnp.dtype(optimizer.matrix_dtype), layout)
@@ -37,15 +38,15 @@ def muon(optimizer, rate: optax.Schedule, decay: optax.GradientTransformation, l
     moments = optax.partition({"matrix": orthogonalised, "other": adam(optimizer)}, kinds)
 
     def matrix_rate(path, update):
-        return update * optimizer.matrix_rate if is_matrix(param_path(path)) else update
+        return update * optimizer.matrix_rate if is_matrix(param_path(path), update.ndim) else update
 
     rates = optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(matrix_rate, updates))
     return moments, decay, rates, optax.scale_by_learning_rate(rate)
 
 
-def is_matrix(path: str) -> bool:
-    """Returns whether a parameter is a stack of matrices: a kernel of the encoder layers."""
-    return LAYERS in path and path.endswith("/kernel")
+def is_matrix(path: str, ndim: int) -> bool:
+    """Returns whether Muon trains a parameter: a kernel of the encoder layers, or of a head unless it is its output."""
+    return path.endswith("/kernel") and (LAYERS in path or (ndim == 2 and not path.endswith("output/kernel")))
 
 
 class MuonState(NamedTuple):
@@ -83,10 +84,10 @@ def orthogonal_updates(tree, dtype, layout: Layout):
     mesh: each device computes some whole matrices, so that there is no communication within the iteration.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
-    members: dict[int, list[int]] = {}  # numbers of the leaves, by the other size of their matrices [D, other]
+    members: dict[tuple[int, ...], list[int]] = {}  # numbers of the leaves, by the shape of their matrices
     matrices = [as_matrices(param_path(path), leaf) for path, leaf in leaves]
     for number, x in enumerate(matrices):
-        members.setdefault(x.shape[2], []).append(number)
+        members.setdefault(x.shape[1:], []).append(number)
     for numbers in members.values():
         x = jnp.concatenate([matrices[number] for number in numbers])
         x = layout.whole_matrices(newton_schulz, normalised(x).astype(dtype)).astype(jnp.float32)
@@ -99,19 +100,26 @@ def orthogonal_updates(tree, dtype, layout: Layout):
 
 
 def as_matrices(path: str, kernel: jax.Array) -> jax.Array:
-    """Returns a kernel of all layers as matrices [layers, D, other].
+    """Returns a kernel as matrices [n, D, other], one for each layer that the encoder's scan stacks.
 
-    Kernels read the model width D, as those of queries, keys and values [layers, D, H, K] do. Those named "output"
-    write it, such as that of attention [layers, H, K, D]; they are transposed, and with them their orthogonal factor.
+    Kernels of encoder layers read the model width D, as those of queries, keys and values [layers, D, H, K] do, but for
+    those named "output", which write it, such as that of attention [layers, H, K, D]. So do the kernels [other, D] of
+    heads. What writes is transposed, and with it its orthogonal factor.
     """
-    if path.endswith("output/kernel"):
-        return kernel.reshape(len(kernel), -1, kernel.shape[-1]).mT
-    return kernel.reshape(*kernel.shape[:2], -1)
+    stacked = kernel if LAYERS in path else kernel[None]
+    if writes(path):
+        return stacked.reshape(len(stacked), -1, stacked.shape[-1]).mT
+    return stacked.reshape(*stacked.shape[:2], -1)
+
+
+def writes(path: str) -> bool:
+    """Returns whether the last axis of a kernel is the model width."""
+    return LAYERS not in path or path.endswith("output/kernel")
 
 
 def from_matrices(path: str, shape: tuple[int, ...], x: jax.Array) -> jax.Array:
     """Returns the kernel of a shape that as_matrices made x of."""
-    return (x.mT if path.endswith("output/kernel") else x).reshape(shape)
+    return (x.mT if writes(path) else x).reshape(shape)
 
 
 def normalised(x: jax.Array) -> jax.Array:

@@ -7,7 +7,9 @@ runs code from it.
 
 import contextlib
 import errno
+import functools
 import logging
+import operator
 import os
 import shutil
 import sys
@@ -21,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from spanbert_jax.errors import InputError
 from spanbert_jax.model.layout import param_path
+from spanbert_jax.optimizers.averages import AVERAGE
 
 
 def _report_errors_once() -> None:
@@ -119,25 +122,38 @@ class Checkpoints:
             self._check_shapes(step, like)
             return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
 
-    def read(self, step: int, part: str | None = None) -> Any:
+    def read_params(self, step: int) -> Any:
+        """Returns the parameters of a step, their average if the run made one, as numpy arrays in nested dicts.
+
+        Raises:
+          InputError: the checkpoint is damaged.
+        """
+        with self._reporting_damage(step):
+            tree = self._manager.item_metadata(step)["state"].tree
+        opt_state = tree.get("opt_state")
+        with_average = isinstance(opt_state, dict) and AVERAGE in opt_state
+        return self.read(step, ("opt_state", AVERAGE, "params") if with_average else ("params",))
+
+    def read(self, step: int, part: tuple[str, ...] = ()) -> Any:
         """Returns the state of a step as numpy arrays in nested dicts.
 
         Args:
           step: of the checkpoint.
-          part: name of a field of the state, such as "params", to read only that; None: all.
+          part: path of fields to a part of the state, such as ("params",), to read only that.
 
         Raises:
           InputError: the checkpoint is damaged.
         """
         with self._reporting_damage(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            tree = self._manager.item_metadata(step)["state"].tree
-            tree = tree if part is None else {part: tree[part]}
+            tree = functools.reduce(operator.getitem, part, self._manager.item_metadata(step)["state"].tree)
+            for name in reversed(part):
+                tree = {name: tree}
             like = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), tree)
             state = checkpointer.restore(
                 self._folder.absolute() / f"step_{step}" / "state",
-                args=ocp.args.PyTreeRestore(item=tree, restore_args=like, partial_restore=part is not None),
+                args=ocp.args.PyTreeRestore(item=tree, restore_args=like, partial_restore=bool(part)),
             )
-        return state if part is None else state[part]
+        return functools.reduce(operator.getitem, part, state)
 
     @contextlib.contextmanager
     def _reporting_damage(self, step: int) -> Iterator[None]:

@@ -1,15 +1,19 @@
 """The training loop: train steps from a state to the end, with evaluation, checkpoints, and handling of signals."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from spanbert_jax.devices import peak_flops
-from spanbert_jax.errors import Diverged
+from spanbert_jax.errors import BadStep, Diverged
+from spanbert_jax.optimizers.averages import averaged
+from spanbert_jax.optimizers.guard import moved_on
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import MetricsWriter, NoMetrics, read_metrics
@@ -18,6 +22,8 @@ from spanbert_jax.training.processes import StopSignal, is_first
 from spanbert_jax.training.program import Program
 
 Watch = Callable[[int, dict[str, float]], bool]  # (step, metrics of its evaluation) -> whether the run ends
+
+MOST_BAD_STEPS, MOST_REWINDS = 100, 10  # in a row; to one checkpoint
 
 
 class Feed(Protocol):
@@ -86,6 +92,7 @@ class Run:
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
         self.throughput = Throughput()
+        self.rewinds: Counter[int] = Counter()  # by the step of the checkpoint
         self.writer: MetricsWriter | NoMetrics = NoMetrics()
 
     def train(self, state, opening: str) -> int:
@@ -109,7 +116,7 @@ class Run:
         with StopSignal(self.program.mesh) as stop:
             code = self.evaluate(state, start, stop) if missing else 0  # an evaluation may have been interrupted
             if not code and more and not self.evaluation.over(start):
-                done, code = self.train_steps(state, start, stop)
+                done, code = self.train_and_rewind(state, start, stop)
             self.checkpoints.close()
         if code:
             self.writer.log(f"stopped by a signal at step {done:,}; the same command resumes")
@@ -119,6 +126,26 @@ class Run:
             self.writer.log(f"done{earlier}: {done:,} steps{early} in {self.workdir}")
         self.writer.close()
         return code
+
+    def train_and_rewind(self, state, start: int, stop: StopSignal) -> tuple[int, int]:
+        """Trains from step `start` on, and goes back where a step is bad; returns as train_steps."""
+        while True:
+            try:
+                return self.train_steps(state, start, stop)
+            except BadStep as bad:
+                start, state = bad.step, None  # first frees the memory of the state
+                state = self.rewound(bad)
+
+    def rewound(self, bad: BadStep):
+        """Returns the state of a checkpoint, moved on to the bad step: the batches since then are not used again."""
+
+        def moved(state):
+            opt_state = moved_on(state.opt_state, bad.step - bad.checkpoint, bad.bad_steps)
+            return state.replace(step=jnp.full_like(state.step, bad.step), opt_state=opt_state)
+
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.program.state)
+        state = self.checkpoints.restore(bad.checkpoint, self.program.state)
+        return jax.jit(moved, out_shardings=shardings, donate_argnums=0)(state)
 
     def train_steps(self, state, start: int, stop: StopSignal) -> tuple[int, int]:
         """Trains from step `start` on; returns the last step, whose state is saved, and the exit code of a signal."""
@@ -189,13 +216,17 @@ class Run:
         """Reads a step's metrics off the devices, checks them, and logs them if they are due.
 
         Raises:
-          Diverged: they are not finite.
+          Diverged: they are not finite, or too many steps in a row were bad.
+          BadStep: the step was bad, and the run is to go back to a checkpoint.
         """
         if pending is None:
             return
         step, metrics = pending
         metrics = {name: value.item() for name, value in jax.device_get(metrics).items()}
         self.throughput.add(metrics.pop("tokens"))
+        if metrics.get("bad_in_a_row"):
+            self.leave_out(step, metrics)
+            return
         if not np.isfinite([metrics["loss"], metrics["gradient_norm"]]).all():
             self.checkpoints.wait()
             latest = self.checkpoints.latest()
@@ -216,6 +247,36 @@ class Run:
             self.writer.show(step, metrics)
             self.throughput.restart()
 
+    def leave_out(self, step: int, metrics: dict[str, float]) -> None:
+        """Handles a bad step, which changed nothing: logs it instead of its metrics, and goes back if it is to.
+
+        Only checkpoints at multiples of checkpoint.every count, so that it does not matter where signals stopped the
+        run. Before the first of them, and at the last step, the step is only left out.
+
+        Raises:
+          Diverged, BadStep: see report.
+        """
+        what = f"step {step:,}: loss {metrics['loss']:.4g}, gradient norm {metrics['gradient_norm']:.4g}"
+        if metrics["bad_in_a_row"] >= MOST_BAD_STEPS:
+            raise Diverged(
+                f"{what}: {MOST_BAD_STEPS} bad steps in a row; try a lower rate, or a higher optimizer.spike"
+            )
+        checkpoint = None
+        if self.config.optimizer.bad_steps == "rewind" and step < self.config.total_steps:
+            self.checkpoints.wait()
+            every = self.config.checkpoint.every
+            checkpoint = max((c for c in self.checkpoints.steps() if c < step and c % every == 0), default=None)
+        if checkpoint is None:
+            self.writer.log(f"{what}: a bad step, left out")
+            return
+        self.rewinds[checkpoint] += 1
+        if self.rewinds[checkpoint] > MOST_REWINDS:
+            raise Diverged(f"{what}: after {MOST_REWINDS} rewinds to step {checkpoint:,}; try a lower rate")
+        self.writer.log(
+            f"{what}: a bad step; going on from the checkpoint of step {checkpoint:,} with the batches after"
+        )
+        raise BadStep(step, checkpoint, int(metrics["bad_steps"]))
+
     def evaluate(self, state, step: int, stop: StopSignal) -> int:
         """Evaluates a state and logs the metrics.
 
@@ -230,10 +291,11 @@ class Run:
             code = stop.poll()
             return code
 
-        metrics = self.evaluation(state.params, interrupted)
+        params = averaged(state.params, state.opt_state)
+        metrics = self.evaluation(params, interrupted)
         if metrics is None:
             return code
-        self.evaluation.keep(step, state.params, metrics)
+        self.evaluation.keep(step, params, metrics)
         self.ended = self.watch is not None and self.watch(step, metrics)
         self.writer.write(step, {f"eval/{name}": value for name, value in metrics.items()})
         shown = {name: value for name, value in metrics.items() if "/" not in name and not name.endswith("count")}

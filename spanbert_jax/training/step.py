@@ -12,6 +12,7 @@ import optax
 from spanbert_jax.model.dropout import row_seeds
 from spanbert_jax.model.parts import Layouts
 from spanbert_jax.model.spec import ModelSpec
+from spanbert_jax.optimizers.guard import guard_metrics
 
 Batch = dict[str, jax.Array]
 Counts = dict[str, jax.Array]  # float32 scalars by loss
@@ -86,6 +87,7 @@ def make_train_step(
         result is that of one pass.
       lay_out: gives gradients the layout of the parameters as soon as they exist, so that they are summed in it.
     """
+    optimizer = optax.with_extra_args_support(tx)
 
     def value_and_grad(params, batch, counts):
         def loss_of(params):
@@ -109,13 +111,15 @@ def make_train_step(
         seeds = row_seeds(jax.random.fold_in(state.key, state.step), len(batch["tokens"]))
         compute = accumulate if accumulation > 1 else value_and_grad
         (loss, sums), grads = compute(state.params, batch | {"dropout_seeds": seeds}, counts)
-        metrics = {"loss": loss, "learning_rate": rate(state.step), "gradient_norm": optax.global_norm(grads)}
+        norm = optax.global_norm(grads)
+        metrics = {"loss": loss, "learning_rate": rate(state.step), "gradient_norm": norm}
         if trainable.divisor is not None:
             divisor = trainable.divisor(counts)
             grads = jax.tree.map(lambda grad: grad / divisor, grads)
         with jax.named_scope(OPTIMIZER):
-            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, loss=loss, gradient_norm=norm)
             params = optax.apply_updates(state.params, updates)
+        metrics |= guard_metrics(opt_state)
         metrics |= averages(sums, counts) | {"tokens": jnp.count_nonzero(batch["segments"])}
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state, key=state.key), metrics
 

@@ -188,7 +188,7 @@ def restore_run(workdir: Path, step: int | None = None) -> TrainedModel:
     try:
         tokenizer = saved_tokenizer(workdir, checkpoints.record(step)["vocabulary"])
         device = jax.local_devices()[0]
-        params = jax.device_put(checkpoints.read(step, "params"), device)
+        params = jax.device_put(checkpoints.read_params(step), device)
     finally:
         checkpoints.close()
     heads = tuple(head for head in with_heads(config) if head.name in params)  # fine-tuning keeps the encoder alone

@@ -128,7 +128,7 @@ def test_a_model_starts_from_the_encoder_of_another_run_but_for_new_layers(examp
     assert run_on(config, tmp_path / "run") == 0
     assert f"starting from {finished}" in capsys.readouterr().out
     before, after = (
-        Checkpoints(workdir / "checkpoints", read_only=True).read(step, "params")["encoder"]
+        Checkpoints(workdir / "checkpoints", read_only=True).read_params(step)["encoder"]
         for workdir, step in ((finished, 30), (tmp_path / "run", 6))
     )
     query = [encoder["layers"]["attention"]["query"]["kernel"] for encoder in (before, after)]

@@ -119,7 +119,7 @@ def test_a_task_of_a_guest_trains_on_a_mesh_resumes_scores_and_predicts(monkeypa
 
     def final(run):
         checkpoints = Checkpoints(run / "checkpoints", read_only=True)
-        return flatten_dict(checkpoints.read(checkpoints.latest(), "params"), sep="/")
+        return flatten_dict(checkpoints.read_params(checkpoints.latest()), sep="/")
 
     training = TaskFeed.training
 

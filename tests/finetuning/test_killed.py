@@ -60,7 +60,7 @@ def test_two_kills_change_no_bit(examples, tmp_path):
 
     def all_of(workdir):
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-        state = flatten_dict(checkpoints.read(48, "params"), sep="/")
+        state = flatten_dict(checkpoints.read_params(48), sep="/")
         checkpoints.close()
         lines = [{key: value for key, value in line.items() if key not in CLOCK} for line in read_metrics(workdir)]
         return state, lines, (workdir / "results.json").read_text()

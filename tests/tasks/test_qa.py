@@ -384,7 +384,7 @@ def test_a_run_learns_to_answer_and_to_give_no_answer(tmp_path):
     assert results["metric"] == "best_f1" and results["valid"]["best_f1"] > 90 and results["test"]["f1"] > 80
     best = Checkpoints(workdir / BEST, read_only=True)
     assert best.record(results["step"])["metrics"]["best_f1_thresh"] == results["valid"]["best_f1_thresh"]
-    head = best.read(results["step"], "params")["qa"]["output"]
+    head = best.read_params(results["step"])["qa"]["output"]
     assert head["kernel"].shape == (32, 2) and head["bias"].shape == (2,)
 
     predictor = load(workdir)

@@ -125,7 +125,7 @@ def test_a_checkpoint_restores_on_another_mesh(run):
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(20, other.state)
     assert state.params["encoder"]["embeddings"]["word"].sharding.mesh.shape == {"data": 2, "fsdp": 2, "tensor": 2}
-    raw = checkpoints.read(20, "params")
+    raw = checkpoints.read_params(20)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), raw)
     checkpoints.close()
 
