@@ -12,7 +12,7 @@ data, number of steps and evaluation masks.
 from spanbert_jax.configs import ablations, modern, spanbert
 
 # Parts of today's recipe -> the values that BERT's has in their place.
-PARTS = {
+PARTS: dict[str, dict[str, object]] = {
     "pre-norm": {"model.norm_placement": "post", "model.first_norm": True},
     "rotary positions": {"model.positions": "learned"},
     "GeGLU": {"model.feed_forward": "gelu"},  # and BERT's width
@@ -84,7 +84,7 @@ def _variants(add, config, names):
 
 
 def _flat(config, prefix=""):
-    values = {}
+    values: dict[str, object] = {}
     for key, value in config.items():
         values |= _flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value}
     return values

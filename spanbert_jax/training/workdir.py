@@ -30,8 +30,7 @@ CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
 BUDGET_FILE = "budget.json"  # the budget that the length of the run follows from, if it was given as one
 
-
-# What a folder may hold before there is a run in it: a prepared store, and the files of a process that was killed early.
+# What a folder may hold before there is a run in it: a store, and the files of a process that was killed early.
 BEGUN = {"store", "store.partial", LOCK_FILE, BUDGET_FILE, f".{CONFIG_FILE}", f".{BUDGET_FILE}"}
 
 
