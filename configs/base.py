@@ -31,6 +31,12 @@ KNOBS: Sections = {
     "seq_len": Knob(512, "tokens in a row, with [CLS] and [SEP]", at_least(8)),
     "batch_size": Knob(256, "rows of one step, over all devices and hosts", at_least(1)),
     "total_steps": Knob(2_400_000, "train steps of the whole run, warm-up included", at_least(1)),
+    "phases": Knob(
+        (),
+        'changes within the run: "90000: seq_len=512 batch_size=64" from the step after 90,000 on; see '
+        "spanbert_jax/phases.py for what may change",
+        item=str,
+    ),
     "accumulation": Execution(1, "microbatches per step; loss and gradient do not depend on it", at_least(1)),
     "log_every": Execution(100, "steps between two training lines of metrics.jsonl", at_least(1)),
     "compile_cache": Execution("", "folder that keeps compiled programs for the next start (trusted); empty: none"),

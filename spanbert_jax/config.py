@@ -171,6 +171,18 @@ def with_changes(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     return changed.lock()
 
 
+def overridden(config: ConfigDict, overrides: Iterable[str]) -> ConfigDict:
+    """Returns a config with overrides, "a.b=value" each, locked.
+
+    Raises:
+      InputError: keys are unknown, or a text is no value of the key's type, one per line.
+    """
+    changed = config.copy_and_resolve_references().unlock()
+    if problems := [problem for override in overrides if (problem := _override(changed, override))]:
+        raise InputError("\n".join(problems))
+    return changed.lock()
+
+
 def parsed(config: ConfigDict, key: str, text: str) -> Any:
     """Returns the value of a key that a text stands for, as in "--config.KEY=TEXT".
 
@@ -219,10 +231,10 @@ def evaluation_config(config: ConfigDict) -> ConfigDict:
     Raises:
       InputError: they cannot be made.
     """
-    changed = config.copy_and_resolve_references()
-    if problems := [problem for change in config.eval.masking if (problem := _override(changed, f"masking.{change}"))]:
-        raise InputError("\n".join(f"eval.masking: {problem}" for problem in problems))
-    return changed.lock()
+    try:
+        return overridden(config, [f"masking.{change}" for change in config.eval.masking])
+    except InputError as error:
+        raise InputError("\n".join(f"eval.masking: {problem}" for problem in str(error).splitlines())) from None
 
 
 def _parse(text: str, kind: type, item: type) -> Any:

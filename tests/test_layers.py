@@ -25,6 +25,7 @@ LEVELS = (
     ("interop",),
     ("objectives", "optimizers", "labelled"),
     ("model", "data", "devices", "scorers"),
+    ("phases",),
     ("config",),
     ("configs", "folders", "render"),
     ("knobs", "errors"),

@@ -24,8 +24,9 @@ def main() -> int:
     group.add_argument("--workdir", type=Path, help="folder of the results")
     group.add_argument("--init", metavar="FOLDER", help="finetune_quality: a BERT in a Hugging Face folder")
     group.add_argument("--tasks", default="", metavar="TASK,...", help="finetune_quality: default: all of them")
+    group.add_argument("--minutes", type=float, default=20, help="pretraining_quality: of training for each model")
     flags = cli.parse(parser)
-    arguments = [flags.input] if flags.suite == "prepare" else []
+    arguments: list = [flags.input] if flags.suite == "prepare" else []
     if flags.suite in QUALITY:
         if not (flags.workdir and Path(flags.input).is_dir()):
             raise InputError(f"{flags.suite} needs --input=FOLDER, the data sets, and --workdir=FOLDER")
@@ -34,6 +35,8 @@ def main() -> int:
         if not flags.init:
             raise InputError("finetune_quality needs --init=FOLDER, the BERT that both sides start from")
         arguments += [flags.init, tuple(filter(None, flags.tasks.split(",")))]
+    if flags.suite == "pretraining_quality":
+        arguments.append(flags.minutes)
     from spanbert_jax.experiments.benchmark import SUITES
 
     figures = SUITES[flags.suite](*arguments)

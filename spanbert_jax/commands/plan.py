@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from spanbert_jax import cli
+from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_file
 
 
@@ -25,18 +26,21 @@ def main() -> int:
 
     start_jax(flags.topology)
     from spanbert_jax.data.batches import configured_tokenizer
-    from spanbert_jax.planning.plan import make_plan
+    from spanbert_jax.phases import phases_of
+    from spanbert_jax.planning.plan import plans_of_phases
     from spanbert_jax.planning.search import search
-    from spanbert_jax.planning.show import show, to_json
+    from spanbert_jax.planning.show import phases_to_json, show_phases
     from spanbert_jax.planning.topologies import make_topology
 
     topology, vocab_size = make_topology(flags.topology), configured_tokenizer(flags.config).vocab_size
+    if flags.search and flags.config.phases:
+        raise InputError("--search: finds one plan, and the phases of a config need one each; give --config.phases=")
     with atomic_file(flags.json) if flags.json else contextlib.nullcontext() as file:
         if flags.search:
-            plan = search(flags.config, topology, vocab_size, flags.most, print)
+            plans = [(phases_of(flags.config)[0], search(flags.config, topology, vocab_size, flags.most, print))]
         else:
-            plan = make_plan(flags.config, topology, vocab_size)
-        print(show(plan))
+            plans = plans_of_phases(flags.config, topology, vocab_size)
+        print(show_phases(plans))
         if file:
-            file.write(json.dumps(to_json(plan), indent=2) + "\n")
+            file.write(json.dumps(phases_to_json(plans), indent=2) + "\n")
     return 0

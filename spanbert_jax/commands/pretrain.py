@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from spanbert_jax import cli
+from spanbert_jax.errors import InputError
 
 
 def main() -> int:
@@ -44,6 +45,8 @@ def with_budget(flags: argparse.Namespace):
     from spanbert_jax.training.processes import agreed, is_first
 
     parsed = budget.parse(flags.budget)
+    if flags.config.phases:
+        raise InputError("--budget: phases begin at given steps; give --config.total_steps too, instead of a budget")
     with agreed():
         if is_first() and budget.resolved_before(flags.workdir, flags.budget) is None:
             found = budget.steps_of(

@@ -30,6 +30,7 @@ from spanbert_jax.data.store import Store, open_store
 from spanbert_jax.data.targets import Masker, enabled_targets
 from spanbert_jax.data.tokenizer import Tokenizer, load_tokenizer
 from spanbert_jax.errors import InputError, settings_named
+from spanbert_jax.phases import Phase, phases_of
 
 VOCAB_OF_STORE = "store"  # value of config.data.vocab
 KEYS = {  # setting of a preparation -> key of a config
@@ -124,9 +125,12 @@ def open_corpus(config, tokenizer: Tokenizer, workdir: Path, log: Callable[[str]
     for store in stores:
         store.require(tokenizer)
     check_made_from(stores, settings, not data.store, any((workdir / "checkpoints").glob("step_*")))
-    number = len(config.data.weights)
-    if number not in (1, len(stores)):
-        raise InputError(f"data.weights: {number} of them for the {len(stores)} stores of data.store; give one each")
+    for phase in phases_of(config):
+        number = len(phase.config.data.weights)
+        if number not in (1, len(stores)):
+            raise InputError(
+                f"data.weights: {number} of them for the {len(stores)} stores of data.store; give one each"
+            )
     return Mixture(stores)
 
 
@@ -237,8 +241,26 @@ def slots_of(config) -> int:
     return mask_slots(config.masking.rate, block_settings(config, "train").layouts())
 
 
+def same_rows(config, other) -> bool:
+    """Returns whether two configs of one corpus have the same rows, training and held-out ones."""
+    kinds = [
+        (block_settings(each, split), sorted(tags_of(settings_from_config(each))))
+        for which in (config, other)
+        for each, split in ((which, "train"), (evaluation_config(which), "valid"))
+    ]
+    return kinds[:2] == kinds[2:]
+
+
+def feeds_of(config, mixture: Mixture, tokenizer: Tokenizer, targets: tuple[str, ...] | None = None) -> list["Feed"]:
+    """Returns the batches of each phase of a run; see Feed."""
+    feeds: list[Feed] = []
+    for phase in phases_of(config):
+        feeds.append(Feed(phase.config, mixture, tokenizer, targets, phase, feeds[-1] if feeds else None))
+    return feeds
+
+
 class Feed:
-    """The batches of a config: the rows of both splits, their order, and one masker for all of them.
+    """The batches of a phase of a run: the rows of both splits, their order, and one masker for all of them.
 
     Attributes:
       names: of the stores.
@@ -247,14 +269,25 @@ class Feed:
       valid: Rows of the held-out text, by name of the store.
     """
 
-    def __init__(self, config, mixture: Mixture, tokenizer: Tokenizer, targets: tuple[str, ...] | None = None):
+    def __init__(
+        self,
+        config,
+        mixture: Mixture,
+        tokenizer: Tokenizer,
+        targets: tuple[str, ...] | None = None,
+        phase: Phase | None = None,
+        before: "Feed | None" = None,
+    ):
         """Indexes the rows.
 
         Args:
-          config: the whole config.
+          config: of the phase.
           mixture: the stores.
           tokenizer: of the stores.
           targets: the objectives to make arrays for; None: those of the config.
+          phase: None: the first one.
+          before: of the phase before this one, after which the order of rows goes on. If rows or shares are others, it
+            is a new order, in which as many epochs of each store are over as then.
 
         Raises:
           InputError: the corpus cannot be used with the config.
@@ -269,11 +302,23 @@ class Feed:
         if problems:
             raise InputError("\n".join(dict.fromkeys(problems)))
         self.config = config
+        self.phase = phase or phases_of(config)[0]
         self.names = mixture.names
-        self.train = MixedRows(rows_of(config, mixture, tokenizer, "train"))
-        self.valid = dict(zip(mixture.names, rows_of(evaluated, mixture, tokenizer, "valid")))
-        weights = weights_of(self.train.sizes, config.data.weights, config.data.temperature)
-        self.order = Order(self.train.sizes, weights, config.seed)
+        self.train: MixedRows
+        self.valid: dict[str, Rows]
+        if before is not None and same_rows(config, before.config):
+            self.train, self.valid = before.train, before.valid
+        else:
+            self.train = MixedRows(rows_of(config, mixture, tokenizer, "train"))
+            self.valid = dict(zip(mixture.names, rows_of(evaluated, mixture, tokenizer, "valid")))
+        self.weights: list[float] = weights_of(self.train.sizes, config.data.weights, config.data.temperature)
+        if before is None:
+            self.order = Order(self.train.sizes, self.weights, config.seed)
+        elif self.train is before.train and self.weights == before.weights:
+            self.order = before.order.after(before.positions(self.phase.first))
+        else:
+            begun = before.drawn(self.phase.first) * np.array(self.train.sizes) // before.train.sizes
+            self.order = Order(self.train.sizes, self.weights, config.seed, begun)
         targets = enabled_targets(config) if targets is None else targets
         self.masker, self.eval_masker = (
             Masker(settings_from_config(each), slots_of(each), tokenizer, mixture.token_counts("train"), targets)
@@ -281,7 +326,7 @@ class Feed:
         )
 
     def training(self, start: int, part: np.ndarray | None = None) -> Iterator[Batch]:
-        """Returns the batches from step `start` (counted from 0) on, without end.
+        """Returns the batches from step `start` of the run (counted from 0) on, as if the phase had no end.
 
         Only the rows numbered `part` of each batch are made; None: all.
         """
@@ -290,7 +335,7 @@ class Feed:
             self.order,
             self.masker,
             batch_size=self.config.batch_size,
-            start_step=start,
+            start_step=start - self.phase.first,
             part=part,
             threads=self.config.data.threads,
         )
@@ -313,24 +358,27 @@ class Feed:
             part=part,
         )
 
-    def rows_drawn(self, steps: int) -> dict[str, int]:
-        """Returns how many rows of each store the first `steps` steps read, by name of the store."""
-        return dict(zip(self.names, self.order.drawn(steps * self.config.batch_size).tolist()))
+    def drawn(self, steps: int) -> np.ndarray:
+        """Returns how many rows of each store, in rows of this phase, the first `steps` steps read: int64 [stores]."""
+        return self.order.drawn(self.positions(steps))
+
+    def positions(self, steps: int) -> int:
+        """Returns how many positions of the phase's order the first `steps` steps of the run read."""
+        return (steps - self.phase.first) * self.config.batch_size
 
     def metrics(self, step: int) -> dict[str, float]:
         """Returns what metrics.jsonl reports of the batches up to a step: rows drawn from each of several stores."""
         if len(self.names) == 1:
             return {}
-        return {f"rows/{name}": rows for name, rows in self.rows_drawn(step).items()}
+        return {f"rows/{name}": rows for name, rows in zip(self.names, self.drawn(step).tolist())}
 
     def summary(self) -> list[str]:
-        """Returns a line on each store: its size, and how many epochs of it the run reads."""
-        drawn = self.rows_drawn(self.config.total_steps)
+        """Returns a line on each store: its size, and how many epochs of it are read until the end of the phase."""
         lines = []
-        for name, rows in zip(self.names, self.train.parts):
+        for name, rows, drawn in zip(self.names, self.train.parts, self.drawn(self.phase.last).tolist()):
             label = "" if len(self.names) == 1 else f"{name}: "
             size = f"{rows.split.num_tokens:,} tokens in {rows.num_rows:,} rows, {rows.padding_fraction:.1%} padding"
-            lines.append(f"{label}{size}; {drawn[name] / rows.num_rows:.1f} epochs")
+            lines.append(f"{label}{size}; {drawn / rows.num_rows:.1f} epochs")
             fused = [kind for kind in rows.tags if kind + BEGINS not in rows.split.tag_kinds]
             if fused and self.config.masking.touching_tags == "apart":
                 problem = f"{' and '.join(fused)} that touch are one in this store, which an earlier release made"

@@ -5,6 +5,8 @@ has exact shares of them, in an order that changes from cycle to cycle, and each
 that meet in a cycle are mixed in it).
 """
 
+import copy
+
 import numpy as np
 import tensorflow as tf
 
@@ -26,38 +28,47 @@ class Order:
       shares: int64 [corpora], rows of each corpus in a cycle.
     """
 
-    def __init__(self, sizes: list[int], weights: list[float], seed: int):
+    def __init__(self, sizes: list[int], weights: list[float], seed: int, begun: np.ndarray | None = None):
         """Prepares an order.
 
         Args:
           sizes: number of rows of each corpus.
           weights: proportional to how often each corpus is drawn from, above 0.
           seed: of the run.
+          begun: int64 [corpora], rows of each corpus that were read before position 0; None: none.
         """
         cycle = CYCLE if len(sizes) > 1 else 1
         self.seed = seed
         self.shares = apportion(weights, cycle)
         self._sizes = np.array(sizes, np.int64)
         self._first = np.cumsum(self._sizes) - self._sizes  # [corpora] number of the first row of each
+        self._begun = np.zeros_like(self._sizes) if begun is None else begun
+        self._shift = 0  # position of the first one
 
         # The positions of a cycle before they are shuffled: those of the first corpus, then those of the second, ...
         first_in_cycle = np.cumsum(self.shares) - self.shares  # [corpora]
         self._corpus = np.repeat(np.arange(len(sizes)), self.shares)  # [cycle]
         self._rank = np.arange(cycle) - first_in_cycle[self._corpus]  # [cycle] number among those of its corpus
 
+    def after(self, position: int) -> "Order":
+        """Returns the order of what comes after a position, where that one is position 0."""
+        later = copy.copy(self)
+        later._shift += position
+        return later
+
     def at(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (epoch, row number) at positions int64 [n], both int64 [n]. The epoch is that of the row's corpus."""
-        corpus, rank = self._corpus_and_rank(position)
+        corpus, rank = self._corpus_and_rank(self._shift + position)
         size = self._sizes[corpus]
         epoch = rank // size
         row = permute(rank % size, size, masking.row_key(self.seed, PERMUTATION, epoch, corpus))
         return epoch, self._first[corpus] + row
 
     def drawn(self, position: int) -> np.ndarray:
-        """Returns how many rows of each corpus are read before a position: int64 [corpora]."""
-        cycles, rest = divmod(position, len(self._corpus))
+        """Returns how many rows of each corpus are read before a position, begun ones too: int64 [corpora]."""
+        cycles, rest = divmod(self._shift + position, len(self._corpus))
         corpus, _ = self._corpus_and_rank(cycles * len(self._corpus) + np.arange(rest))
-        return cycles * self.shares + np.bincount(corpus, minlength=len(self.shares))
+        return self._begun + cycles * self.shares + np.bincount(corpus, minlength=len(self.shares))
 
     def _corpus_and_rank(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns (corpus, how many rows of this corpus are read before) at positions, all int64 [n]."""
@@ -68,7 +79,7 @@ class Order:
             key = masking.row_key(self.seed, INTERLEAVING, cycle, np.zeros_like(cycle))
             index = permute(index, np.full_like(index, length), key)
         corpus = self._corpus[index]
-        return corpus, cycle * self.shares[corpus] + self._rank[index]
+        return corpus, self._begun[corpus] + cycle * self.shares[corpus] + self._rank[index]
 
 
 def permute(index: np.ndarray, size: np.ndarray, key: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

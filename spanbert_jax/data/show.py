@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spanbert_jax.config import config_problems
-from spanbert_jax.data.batches import Feed, configured_tokenizer, data_problems, open_corpus
+from spanbert_jax.data.batches import configured_tokenizer, data_problems, feeds_of, open_corpus
 from spanbert_jax.data.pipeline import Batch
 from spanbert_jax.data.schemes import settings_from_config, tags_of
 from spanbert_jax.data.targets import enabled_targets
@@ -81,7 +81,8 @@ def batch_to_show(
         mixture = open_corpus(config, tokenizer, workdir or Path(temporary), log)
         apart = tags_of(settings_from_config(config)) and config.masking.touching_tags == "apart"
         shown = ("tags",) if apart else ()
-        feed = Feed(config, mixture, tokenizer, (*enabled_targets(config), *shown))
+        feeds = feeds_of(config, mixture, tokenizer, (*enabled_targets(config), *shown))
+        feed = next((feed for feed in feeds if split == "train" and step < feed.phase.last), feeds[-1])
         held_out = itertools.chain.from_iterable(map(feed.held_out, feed.names))
         batches = feed.training(step) if split == "train" else itertools.islice(held_out, step, None)
         batch = next(batches, None)

@@ -5,7 +5,7 @@ prepare     scripts/prepare_data.py compared with bare tokenisation; see prepara
 train_step  the whole train step and that of BertForMaskedLM in torch; see step_speed.py
 finetune    steps of fine-tuning and those of transformers in torch; see step_speed.py
 finetune_quality     metrics of fine-tuning and those of transformers in torch; see finetune_quality.py
-pretraining_quality  metrics of a model pretrained with and without spans, and from scratch; see pretraining_quality.py
+pretraining_quality  losses and metrics of recipes of pretraining in equal time; see pretraining_quality.py
 """
 
 import statistics

@@ -24,13 +24,14 @@ from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.optimizers import optimizer_problems
+from spanbert_jax.phases import phases_of
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.pretrain import check_resumable, log, opening
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, build_program, keep_compiled
 from spanbert_jax.training.resuming import check_allowed
-from spanbert_jax.training.run import Evaluation, Run, Watch
+from spanbert_jax.training.run import Evaluation, Part, Run, Watch
 from spanbert_jax.training.step import Trainable
 from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
 
@@ -125,7 +126,8 @@ def train(
             write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
             start.tokenizer.save(workdir)
     evaluation = evaluation_of(prepared, program, workdir)
-    run = Run(config, workdir, program, prepared.feed, evaluation, record, checkpoints, watch)
+    part = Part(phases_of(config)[0], program, prepared.feed, evaluation)
+    run = Run(config, workdir, [part], record, checkpoints, watch)
     return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
 
 
@@ -143,6 +145,8 @@ def all_problems(config, kind: type[Task]) -> list[str]:
     new, layers = task.reinitialised_layers, config.model.layers
     if new > layers:
         problems.append(f"task.reinitialised_layers {new} is more than the {layers} layers of the model")
+    if config.phases:
+        problems.append("phases are for pretraining: leave them out")
     if task.patience and not task.valid:
         problems.append("task.patience needs task.valid, on whose metric a run ends early")
     return list(dict.fromkeys(problems))

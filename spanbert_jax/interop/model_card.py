@@ -9,6 +9,7 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.interop.families import family_of
 from spanbert_jax.interop.names import Shapes
+from spanbert_jax.phases import config_at, tokens_until
 
 CARD = """---
 library_name: {library}
@@ -166,18 +167,18 @@ def model_card(
         for name, value in line.items()
         if name != "step" and value is not None
     ]
-    tokens = config_lib.tokens_per_step(config)
+    now = config_at(config, step)
     return CARD.format(
         library=library,
         use=use,
         step=step,
         total=config.total_steps,
         data="\n".join(data),
-        tokens=tokens,
-        seen=tokens * step,
+        tokens=config_lib.tokens_per_step(now),
+        seen=tokens_until(config, step),
         config=config_lib.to_json(config),
         metrics="\n".join(rows),
-        **sizes_for_card(config, shapes, tokenizer),
+        **sizes_for_card(now, shapes, tokenizer),
     )
 
 

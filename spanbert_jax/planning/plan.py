@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from spanbert_jax.config import tokens_per_step
 from spanbert_jax.errors import DoesNotFit, InputError
 from spanbert_jax.model.flops import kernel_flops
+from spanbert_jax.phases import Phase, phases_of
 from spanbert_jax.planning.costs import Costs, analyse, is_optimizer
 from spanbert_jax.planning.roofline import Roofline, collective_seconds, roofline
 from spanbert_jax.planning.topologies import Topology
@@ -23,6 +24,7 @@ class Plan:
     """What the compiler reports of one config on one topology. All devices need the same bytes and FLOPs."""
 
     config: ConfigDict
+    steps: int  # of the run, or of one phase of it
     topology: Topology
     program: Program
     compile_seconds: float
@@ -52,11 +54,25 @@ class Plan:
     @property
     def run_seconds(self) -> float:
         """Seconds of all train steps at the bound, without evaluation and saving."""
-        return self.roofline.bound_seconds * self.config.total_steps
+        return self.roofline.bound_seconds * self.steps
 
 
-def make_plan(config, topology: Topology, vocab_size: int) -> Plan:
+def plans_of_phases(config, topology: Topology, vocab_size: int) -> list[tuple[Phase, Plan]]:
+    """Returns the plan of each phase of a config; see make_plan."""
+    checked_mesh(config, topology.devices, topology.slices)  # names the problems of all phases
+    return [
+        (phase, make_plan(phase.config, topology, vocab_size, phase.last - phase.first)) for phase in phases_of(config)
+    ]
+
+
+def make_plan(config, topology: Topology, vocab_size: int, steps: int | None = None) -> Plan:
     """Compiles a config's train step for a topology and returns its costs.
+
+    Args:
+      config: of a run, or of a phase.
+      topology: to compile for.
+      vocab_size: of its vocabulary.
+      steps: of the phase; None: of the whole run.
 
     Raises:
       DoesNotFit: the step needs more memory than a device has.
@@ -90,6 +106,7 @@ def make_plan(config, topology: Topology, vocab_size: int) -> Plan:
     )
     return Plan(
         config,
+        steps or config.total_steps,
         topology,
         program,
         seconds,

@@ -8,6 +8,7 @@ import rich.box
 import rich.console
 import rich.table
 
+from spanbert_jax.phases import Phase
 from spanbert_jax.planning.plan import Plan, collectives_by_kind, parameters_by_sharding
 from spanbert_jax.training.metrics import duration
 
@@ -53,11 +54,31 @@ def to_json(plan: Plan) -> dict:
         "step_without_overlap_seconds": line.serial_seconds,
         "mfu": plan.mfu,
         "tokens_per_second": plan.tokens_per_second,
-        "total_steps": plan.config.total_steps,
+        "total_steps": plan.steps,
         "run_seconds": plan.run_seconds,
         "accelerator_hours": plan.run_seconds / 3600 * plan.devices,
         "compile_seconds": plan.compile_seconds,
     }
+
+
+def phases_to_json(plans: Sequence[tuple[Phase, Plan]]) -> dict:
+    """Returns all figures of the plans of the phases of a run: to_json, if there is one."""
+    figures = [to_json(plan) for _, plan in plans]
+    if len(plans) == 1:
+        return figures[0]
+    sums = {key: sum(each[key] for each in figures) for key in ("total_steps", "run_seconds", "accelerator_hours")}
+    same = {key: figures[0][key] for key in ("config", "topology", "devices")}
+    changed = [{"phase": phase.number, "changes": list(phase.changes)} for phase, _ in plans]
+    return same | sums | {"phases": [phase | each for phase, each in zip(changed, figures)]}
+
+
+def show_phases(plans: Sequence[tuple[Phase, Plan]]) -> str:
+    """Returns the plans of the phases of a run as text, with their sum: show, if there is one."""
+    if len(plans) == 1:
+        return show(plans[0][1])
+    texts = [f"{phase}\n{show(plan)}" for phase, plan in plans]
+    figures = phases_to_json(plans)
+    return "\n\n".join([*texts, f"all phases {_run_line(figures)}"])
 
 
 def show(plan: Plan) -> str:
@@ -123,9 +144,15 @@ def _time_lines(figures: dict) -> list[str]:
         f"roofline   ms per step: {times}",
         f"bound      {step} ms per step, by {figures['bound_by']} ({serial} if nothing overlaps): "
         f"MFU {figures['mfu']:.0%}, {figures['tokens_per_second']:,.0f} tokens/s",
-        f"run        {figures['total_steps']:,} steps: {duration(figures['run_seconds'])}, "
-        f"{figures['accelerator_hours']:,.0f} accelerator-hours at the bound; a real run takes longer",
+        f"run        {_run_line(figures)}",
     ]
+
+
+def _run_line(figures: dict) -> str:
+    return (
+        f"{figures['total_steps']:,} steps: {duration(figures['run_seconds'])}, "
+        f"{figures['accelerator_hours']:,.0f} accelerator-hours at the bound; a real run takes longer"
+    )
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,10 +17,11 @@ from spanbert_jax.interop import huggingface, stablehlo
 from spanbert_jax.interop.model_card import converted_card, model_card
 from spanbert_jax.interop.original import export_original
 from spanbert_jax.objectives import MLM
+from spanbert_jax.phases import config_at
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.processes import is_first
 from spanbert_jax.training.trained import is_run, restore
-from spanbert_jax.training.workdir import resolve_step
+from spanbert_jax.training.workdir import read_config, resolve_step
 
 FORMATS = ("huggingface", "original", "stablehlo")
 EXPORTS = "exports"  # folder of a workdir with the exports that config.export.every asks for
@@ -59,7 +60,7 @@ def export_model(path: Path, output: Path, format: str, step: int | None) -> tup
         if step is None:
             return converted_card(config, shapes, tokenizer, library, use)
         splits, metrics = splits_of(config, path), newest_metrics(path, step)
-        return model_card(config, shapes, tokenizer, step, splits, metrics, library, use)
+        return model_card(read_config(path), shapes, tokenizer, step, splits, metrics, library, use)
 
     if format == "original":
         left_out = export_original(output, params, config, tokenizer)
@@ -91,7 +92,7 @@ def export_step(workdir: Path, config, tokenizer: Tokenizer, step: int, params, 
     output = workdir / EXPORTS / f"step_{step}"
     arrays = {path: whole(leaf) for path, leaf in flatten_dict(params, sep="/").items()}
     if is_first() and not output.exists():
-        shapes = {path: array.shape for path, array in arrays.items()}
+        now, shapes = config_at(config, step), {path: array.shape for path, array in arrays.items()}
         evaluated = {"step": step} | {f"eval/{name}": value for name, value in metrics.items()}
         lines = [*[line for line in newest_metrics(workdir, step) if "loss" in line], evaluated]
         text = model_card(
@@ -102,9 +103,9 @@ def export_step(workdir: Path, config, tokenizer: Tokenizer, step: int, params, 
             splits_of(config, workdir),
             lines,
             "transformers",
-            huggingface.usage(shapes, config, tokenizer),
+            huggingface.usage(shapes, now, tokenizer),
         )
-        huggingface.export_huggingface(output, arrays, config, tokenizer, text)
+        huggingface.export_huggingface(output, arrays, now, tokenizer, text)
     return output
 
 

@@ -55,6 +55,8 @@ class MetricsWriter:
         first, began = self._start
         eta = (time.perf_counter() - began) / max(step - first, 1) * (self._total_steps - step)
         parts = [f"step {step:,}/{self._total_steps:,}", f"loss {metrics['loss']:.3f}"]
+        if "phase" in metrics:
+            parts.insert(1, f"phase {metrics['phase']}")
         losses = [name for name in metrics if name.endswith("_loss")]
         parts += [f"{name.removesuffix('_loss')} {metrics[name]:.3f}" for name in losses if len(losses) > 1]
         parts += [f"lr {metrics['learning_rate']:.1e}", f"{metrics['tokens_per_second']:,.0f} tokens/s"]

@@ -11,17 +11,18 @@ import jax
 import numpy as np
 
 from spanbert_jax import config as config_lib
-from spanbert_jax.data.batches import Feed, data_problems, open_corpus
+from spanbert_jax.data.batches import Feed, data_problems, feeds_of, open_corpus
 from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
+from spanbert_jax.phases import phases_of
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.export import export_step
 from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
-from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, pretraining_program
+from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, compiled, pretraining_program
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
 from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
-from spanbert_jax.training.run import Run, Watch
+from spanbert_jax.training.run import Part, Run, Watch
 from spanbert_jax.training.workdir import check_shared, check_workdir, locked, newest_checkpoint, occupied, write_config
 
 
@@ -51,6 +52,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
             mesh = checked_mesh(config, jax.devices())
             initial, config = initial_of_run(config, tokenizer, workdir)
             check_workdir(workdir, config, allowed)
+        phases = phases_of(config)
         keep_compiled(config.compile_cache)
         with agreed():
             if is_first():
@@ -59,31 +61,29 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
         with agreed():
             check_shared(workdir)
             mixture = open_corpus(config, tokenizer, workdir, log)
-            program = pretraining_program(config, mesh, tokenizer.vocab_size)
-        record: dict[str, Any] = {
-            "config": config_lib.to_json(config),
-            "vocabulary": tokenizer.fingerprint,
-            "store": mixture.fingerprint,
-        }
+            programs = [pretraining_program(phase.config, mesh, tokenizer.vocab_size) for phase in phases]
+        prints = {"vocabulary": tokenizer.fingerprint, "store": mixture.fingerprint}
+        record: dict[str, Any] = {"config": config_lib.to_json(config), **prints}
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
         with agreed():
             step = checkpoints.latest()
             # Before the slow steps, and before the model's files are written.
-            made = check_resumable(checkpoints, step, program, record, allowed)
+            made = check_resumable(checkpoints, step, programs[0], record, allowed)
             record["changes"] = [dataclasses.asdict(change) for change in made]
-            feed = Feed(config, mixture, tokenizer)
+            feeds = feeds_of(config, mixture, tokenizer)
             log("\n".join([f"vocabulary: {tokenizer.summary()}", *unknown_warnings(mixture.stores, tokenizer)]))
-        program = program.compiled(config, log)
+        programs = compiled(phases, programs, step or 0, log)
         with agreed():
-            restored = None if step is None else checkpoints.restore(step, program.state)
-            state = state_from_start(config, program, mixture, initial) if restored is None else restored
+            restored = None if step is None else checkpoints.restore(step, programs[0].state)
+            state = state_from_start(config, programs[0], mixture, initial) if restored is None else restored
             del initial, restored  # as large as the model, and no longer needed
             if is_first():
                 write_config(workdir, config, record["changes"])
                 tokenizer.save(workdir)
         export = functools.partial(export_step, workdir, config, tokenizer)
-        evaluation = HeldOutEvaluation(config, program, feed, export)
-        run = Run(config, workdir, program, feed, evaluation, record, checkpoints, watch)
+        evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds)]
+        parts = list(map(Part, phases, programs, feeds, evaluations))
+        run = Run(config, workdir, parts, record, checkpoints, watch)
         return run.train(state, opening(config, int(state.step), made))
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.config import config_problems, evaluation_config
 from spanbert_jax.data.batches import Feed, data_problems, slots_of
+from spanbert_jax.errors import InputError
 from spanbert_jax.interop.families import family_of
 from spanbert_jax.model.encoder import model_problems
 from spanbert_jax.model.flash import platform_of
@@ -18,6 +19,7 @@ from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.objectives import pretraining as objectives
 from spanbert_jax.objectives.mlm import MLM
 from spanbert_jax.optimizers import optimizer_problems
+from spanbert_jax.phases import Phase, phases_of
 from spanbert_jax.training import sharding
 from spanbert_jax.training.program import Program, build_program
 from spanbert_jax.training.run import Evaluation
@@ -26,6 +28,19 @@ from spanbert_jax.training.step import Trainable, averages
 
 def all_problems(config, device) -> list[str]:
     """Returns every problem of a config on such a device that can be found without a corpus, one line each."""
+    try:
+        phases = phases_of(config)
+    except InputError as error:
+        return [*str(error).splitlines(), *_problems(config, device)]
+    problems = _problems(phases[0].config, device)
+    for phase in phases[1:]:
+        more = [problem for problem in _problems(phase.config, device) if problem not in problems]
+        problems += [f"phases, after step {phase.first:,}: {problem}" for problem in more]
+    return list(dict.fromkeys(problems))
+
+
+def _problems(config, device) -> list[str]:
+    """Returns the problems of the config of a phase."""
     problems = [
         *config_problems(config),
         *data_problems(config),
@@ -42,12 +57,20 @@ def all_problems(config, device) -> list[str]:
         problems.append("checkpoint.export_every is given, and transformers has no counterpart for this encoder")
     if "task" in config:
         problems.append(f"the config is of the task {config.task.name!r}, not of pretraining: see scripts/finetune.py")
-    return list(dict.fromkeys(problems))
+    return problems
 
 
 def checked_mesh(config, devices, slices: int = 0) -> Mesh:
     """Returns the mesh of a config over these devices, after every check that needs no corpus; see sharding.mesh_of."""
-    return sharding.mesh_of(config, devices, all_problems(config, devices[0]), slices)
+    mesh = sharding.mesh_of(config, devices, all_problems(config, devices[0]), slices)
+    later = [
+        f"phases, after step {phase.first:,}: {problem}"
+        for phase in phases_of(config)[1:]
+        for problem in sharding.mesh_problems(phase.config, mesh.shape)
+    ]
+    if later:
+        raise InputError("\n".join(later))
+    return mesh
 
 
 def trainable(config, spec: ModelSpec, layout: Layout) -> Trainable:
@@ -92,11 +115,30 @@ def pretraining_program(config, mesh: Mesh, vocab_size: int) -> Program:
     return build_program(config, mesh, trainable(config, spec, layout))
 
 
+def compiled(phases: list[Phase], programs: list[Program], done: int, log: Callable[[str], None]) -> list[Program]:
+    """Returns the programs of phases, compiled but for those of phases that are over after step `done`.
+
+    Phases that differ only in what their batches contain share one.
+    """
+    made: dict[tuple, Program] = {}
+    found = []
+    for phase, program in zip(phases, programs):
+        if done < phase.last:
+            shapes = (program.batch_shapes(phase.config.batch_size), program.batch_shapes(1, evaluated=True))
+            key = (program.spec, str(shapes), phase.config.accumulation)
+            if key not in made:
+                made[key] = program.compiled(phase.config, log)
+            program = made[key]
+        found.append(program)
+    return found
+
+
 class HeldOutEvaluation(Evaluation):
     """Evaluates losses and accuracies on the held-out rows, whose masks are always the same; also per store."""
 
-    def __init__(self, config, program: Program, feed: Feed, export: Callable[[int, Any, dict], object] | None = None):
+    def __init__(self, program: Program, feed: Feed, export: Callable[[int, Any, dict], object] | None = None):
         """Prepares the evaluation; `export` is called with (step, parameters, metrics) of the steps to export."""
+        config = feed.config
         self.rows = config.eval.batch_size
         self.export_every, self.export = config.checkpoint.export_every, export
         self.program, self.feed = program, feed

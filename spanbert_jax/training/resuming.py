@@ -1,7 +1,7 @@
 """What may differ between a run and the config that resumes it, and the record of what was changed on purpose.
 
-Execution knobs may differ. So may the length of the run and the shape of its schedule, if the rates of the steps done
-so far do not depend on them: the run is then what it would have been with the new values from its start. Other keys are
+Execution knobs may differ. So may the length of the run, the shape of its schedule and its phases, if the steps done so
+far do not depend on them: the run is then what it would have been with the new values from its start. Other keys are
 changed by --allow=KEY, and recorded with their step.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
 from spanbert_jax.optimizers import learning_rate
+from spanbert_jax.phases import phases_of
 
 # Keys that may change while the rates so far stay what they were.
 SCHEDULE = ("total_steps", "optimizer.schedule", "optimizer.decay_steps", "optimizer.decay_shape")
@@ -64,7 +65,9 @@ def refuse(found: list[Change], before, now, allowed: Collection[str], what: str
     refused = [
         change
         for change in found
-        if change.key not in allowed and not (change.key in SCHEDULE and _same_rates(before, now, change.step))
+        if change.key not in allowed
+        and not (change.key in SCHEDULE and _same_rates(before, now, change.step))
+        and not (change.key == "phases" and _phases_until(before, change.step) == _phases_until(now, change.step))
     ]
     if refused:
         lines, keys = "\n  ".join(map(str, refused)), ",".join(change.key for change in refused)
@@ -72,6 +75,11 @@ def refuse(found: list[Change], before, now, allowed: Collection[str], what: str
             f"{what} is of a run with another config; give that one, or another --workdir, or --allow={keys} to change "
             f"it from here on. It differs in\n  {lines}"
         )
+
+
+def _phases_until(config, step: int) -> list[tuple[int, tuple[str, ...]]]:
+    """Returns the beginnings and changes of the phases that began before a step was done."""
+    return [(phase.first, phase.changes) for phase in phases_of(config) if phase.first < step]
 
 
 def _same_rates(before, now, steps: int) -> bool:

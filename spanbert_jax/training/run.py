@@ -1,8 +1,9 @@
 """The training loop: train steps from a state to the end, with evaluation, checkpoints, and handling of signals."""
 
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from spanbert_jax.devices import peak_flops
 from spanbert_jax.errors import BadStep, Diverged
 from spanbert_jax.optimizers.averages import averaged
 from spanbert_jax.optimizers.guard import moved_on
+from spanbert_jax.phases import Phase
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import MetricsWriter, NoMetrics, read_metrics
@@ -59,6 +61,16 @@ class Evaluation:
         return False
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What the loop runs in a phase."""
+
+    phase: Phase
+    program: Program  # compiled
+    feed: Feed
+    evaluation: Evaluation
+
+
 class Run:
     """The training loop of one process of a run."""
 
@@ -66,9 +78,7 @@ class Run:
         self,
         config,
         workdir: Path,
-        program: Program,
-        feed: Feed,
-        evaluation: Evaluation,
+        parts: Sequence[Part],
         record: dict,
         checkpoints: Checkpoints,
         watch: Watch | None = None,
@@ -76,24 +86,32 @@ class Run:
         """Prepares the loop.
 
         Args:
-          config: total_steps, batch_size, log_every, eval.every, checkpoint.every and profile.* are read.
+          config: total_steps, log_every, eval.every, checkpoint.every and profile.* are read.
           workdir: where metrics and checkpoints are written.
-          program: compiled.
-          feed: makes the training batches.
-          evaluation: of a state's parameters.
+          parts: of all phases, in their order.
           record: written into each checkpoint, beside the state.
           checkpoints: of the workdir.
           watch: called with each step's evaluation; the run ends when it returns True.
         """
-        self.config, self.workdir, self.program, self.feed = config, workdir, program, feed
-        self.evaluation, self.record, self.checkpoints = evaluation, record, checkpoints
+        self.config, self.workdir, self.parts, self.part = config, workdir, parts, parts[0]
+        self.record, self.checkpoints = record, checkpoints
         self.watch, self.ended = watch, False
-        devices = program.mesh.devices.flat
+        devices = self.program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
         self.throughput = Throughput()
         self.rewinds: Counter[int] = Counter()  # by the step of the checkpoint
         self.writer: MetricsWriter | NoMetrics = NoMetrics()
+
+    @property
+    def program(self) -> Program:
+        """The functions of the current phase."""
+        return self.part.program
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The evaluation of the current phase."""
+        return self.part.evaluation
 
     def train(self, state, opening: str) -> int:
         """Trains until total_steps or a signal.
@@ -107,6 +125,7 @@ class Run:
         """
         start, total = int(state.step), self.config.total_steps
         done = start
+        self.part = next(part for part in self.parts if start <= part.phase.last)
         missing = self.evaluation_missing(start)
         if is_first():
             self.writer = MetricsWriter(self.workdir, start, total)
@@ -151,14 +170,14 @@ class Run:
         """Trains from step `start` on; returns the last step, whose state is saved, and the exit code of a signal."""
         config, code, done = self.config, 0, start
         pending = None  # step before the current one: reading its metrics does not make the devices wait
-        batches = self.feed.training(start, sharding.rows_here(self.program.mesh, config.batch_size))
         profile = Profile(config.profile, self.workdir, start)
         self.throughput.restart()
-        for done, batch in zip(range(start + 1, config.total_steps + 1), batches):
+        for done, batch in self.batches(start):
             # Only explicit transfers are allowed: an unintended one would make the devices wait.
             with jax.transfer_guard("disallow"):
                 with profile.before(done):
-                    state, metrics = self.program.train_step(state, self.program.put(batch, config.batch_size))
+                    rows = self.part.phase.config.batch_size
+                    state, metrics = self.program.train_step(state, self.program.put(batch, rows))
                 self.report(pending)
             pending = (done, metrics)
             if message := profile.after(done, metrics):
@@ -180,6 +199,18 @@ class Run:
         profile.close()
         return done, code
 
+    def batches(self, start: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yields (step, its batch) from the step after `start` to the last one, and enters each phase as it begins."""
+        for part in self.parts:
+            phase, first = part.phase, max(start, part.phase.first)
+            if first >= phase.last:
+                continue
+            self.part = part
+            if len(self.parts) > 1:
+                self.writer.log(str(phase))
+            here = sharding.rows_here(part.program.mesh, phase.config.batch_size)
+            yield from zip(range(first + 1, phase.last + 1), part.feed.training(first, here))
+
     def description(self, opening: str) -> str:
         """Returns a description of the run, to be logged before the first step."""
         program, spec = self.program, self.program.spec
@@ -189,11 +220,11 @@ class Run:
         if processes > 1:
             hardware += f" of {processes} processes"
         execution = f"{hardware}, mesh {axes}, activations in {spec.dtype.name}, attention {spec.attention}"
-        return "\n".join([parameter_table(program.state.params), execution, *self.feed.summary(), opening])
+        return "\n".join([parameter_table(program.state.params), execution, *self.part.feed.summary(), opening])
 
     def pause_due(self, done: int) -> bool:
-        """Returns whether a checkpoint or an evaluation follows step `done`."""
-        return done % self.config.checkpoint.every == 0 or self.evaluation_due(done)
+        """Returns whether a checkpoint, an evaluation or another phase follows step `done`."""
+        return done == self.part.phase.last or done % self.config.checkpoint.every == 0 or self.evaluation_due(done)
 
     def evaluation_due(self, done: int) -> bool:
         """Returns whether the state after step `done` is to be evaluated."""
@@ -242,7 +273,8 @@ class Run:
             metrics |= {"tokens_per_second": tokens_per_second, "steps_per_second": steps_per_second}
             flops = self.program.flops_per_step
             metrics["mfu"] = steps_per_second * flops / self.peak if self.peak and flops else None
-            metrics |= memory_in_use() | self.feed.metrics(step)
+            metrics |= memory_in_use() | self.part.feed.metrics(step)
+            metrics |= {"phase": self.part.phase.number} if len(self.parts) > 1 else {}
             self.writer.write(step, metrics)
             self.writer.show(step, metrics)
             self.throughput.restart()

@@ -23,6 +23,7 @@ from spanbert_jax.folders import replace_file, reporting_full_disk, temporary_fo
 from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.objectives.pretraining import Objectives, with_heads
+from spanbert_jax.phases import config_at
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.resuming import changes, refuse
 
@@ -169,7 +170,7 @@ def _remove(entries: Iterable[Path]) -> None:
 class TrainedModel(NamedTuple):
     """A model for use on one device."""
 
-    config: ConfigDict  # of its run
+    config: ConfigDict  # of its run, in the phase of its step
     tokenizer: Tokenizer
     spec: ModelSpec
     objectives: Objectives  # whose heads the model has
@@ -182,7 +183,8 @@ def restore_run(workdir: Path, step: int | None = None) -> TrainedModel:
     Raises:
       InputError: there is no run or no such checkpoint, or the vocabulary in the folder is not that of the training.
     """
-    config, step = read_config(workdir), resolve_step(workdir, step)
+    step = resolve_step(workdir, step)
+    config = config_at(read_config(workdir), step)
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     try:
         tokenizer = saved_tokenizer(workdir, checkpoints.record(step)["vocabulary"])

@@ -63,7 +63,7 @@ def test_batches_have_the_configured_shares(folders, changes):
     steps = 40
     batches = list(itertools.islice(feed.training(0), steps))
     found = [source_of(batch, row) for batch in batches for row in range(16)]
-    drawn = feed.rows_drawn(steps)
+    drawn = dict(zip(feed.names, feed.drawn(steps).tolist()))
     assert {name: found.count(name) for name in TEXTS} == drawn  # counted without reading a row
     by_size = weights_of(feed.train.sizes, (0.0,), changes.get("data__temperature", 1.0))
     weights = changes.get("data__weights", by_size)

@@ -1,5 +1,6 @@
 """The comparison of pretrained models: what each side is pretrained on and starts from."""
 
+import json
 import tarfile
 
 import pytest
@@ -27,6 +28,9 @@ def test_all_sides_have_one_vocabulary_and_size_and_the_same_text(tmp_path, monk
 
     def pretrain(config, workdir):
         pretrained[workdir.name] = config
+        workdir.mkdir()
+        line = {"step": 7, "eval/mlm_loss": 5.0 + config.seed, "eval/mlm_accuracy": 0.1}
+        (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         return 0
 
     def our_scores(config, run):
@@ -36,16 +40,20 @@ def test_all_sides_have_one_vocabulary_and_size_and_the_same_text(tmp_path, monk
     monkeypatch.setattr(quality, "pretrain", pretrain)
     monkeypatch.setattr(quality, "our_scores", our_scores)
     monkeypatch.setattr(quality, "VOCABULARY", 300)
-    figures = quality.pretraining_quality(data, tmp_path / "out", steps=7)
-    store = tmp_path / "out" / "store"
+    figures = quality.pretraining_quality(data, tmp_path / "out", minutes=0.1)
+    store, names = tmp_path / "out" / "store", list(quality.RECIPES)
     assert open_store(store).tokenizer().vocab_size <= 300
-    assert list(pretrained) == ["bert_1seq", "spanbert"]
+    assert list(pretrained) == [f"{name}-{seed}" for seed in range(2) for name in names]
     spans = {name: (of.masking.schemes, of.objectives.sbo_weight > 0) for name, of in pretrained.items()}
-    assert spans == {"bert_1seq": (("subword",), False), "spanbert": (("geometric_span",), True)}
-    assert {(of.total_steps, of.data.store, of.data.vocab) for of in pretrained.values()} == {(7, *[str(store)] * 2)}
-    inits = [str(tmp_path / "out" / name) for name in ("bert_1seq", "spanbert")]
-    assert [config.init.path for config in started] == ["", *inits] * 6
-    for config in started[::3]:
+    without, within = (("subword",), False), (("geometric_span",), True)
+    assert [spans[f"{name}-1"] for name in names] == [without, within, without, within]
+    seconds = json.loads((tmp_path / "out" / "steps.json").read_text())["seconds_per_step"]
+    for name, of in pretrained.items():
+        assert of.total_steps == round(6 / seconds[name[:-2]]) and of.eval.masking == quality.MASKS
+        assert (of.data.store, of.data.vocab) == (str(store), str(store))
+    assert [config.init.path for config in started[:5]] == ["", *(str(tmp_path / "out" / f"{n}-0") for n in names)]
+    for config in started[::5]:
         assert (config.data.vocab, config.model.layers, config.model.width) == (str(store), 4, 256)
-    assert figures["wnut_spans_scratch_mean"] == 21 and figures["wnut_spans_spanbert_mean"] == 31
-    assert quality.pretraining_quality(data, tmp_path / "out", steps=7) == figures and len(started) == 18
+    assert figures["modern_mlm_loss"] == 5.5
+    assert figures["wnut_spans_scratch_mean"] == 20.5 and figures["wnut_spans_spanbert_mean"] == 30.5
+    assert len(started) == 20
