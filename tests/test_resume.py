@@ -111,6 +111,19 @@ def test_two_kills_and_another_thread_count_change_no_bit(straight, tmp_path):
 
 
 @pytest.mark.slow
+def test_kills_around_the_beginnings_of_phases_change_no_bit(tmp_path):
+    phases = "('21: seq_len=32 batch_size=16', '40: masking.rate=0.3')"
+    workdir, straight = tmp_path / "run", tmp_path / "straight"
+    run(straight, phases=phases)
+    for step in (20, 22, 41):
+        process = start(workdir, phases=phases)
+        stop_after(process, workdir, step, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    run(workdir, phases=phases)
+    assert_same_bits(workdir, straight)
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_says_so(straight, tmp_path):
     workdir = tmp_path / "run"
     process = start(workdir)

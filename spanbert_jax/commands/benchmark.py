@@ -7,7 +7,7 @@ from pathlib import Path
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
 
-SPEED = ("pipeline", "prepare", "train_step", "finetune")
+SPEED = ("pipeline", "prepare", "train_step", "recipes", "finetune")
 QUALITY = ("finetune_quality", "pretraining_quality")
 
 
