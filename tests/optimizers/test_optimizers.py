@@ -178,7 +178,7 @@ def test_what_no_optimizer_can_be_made_of_is_refused():
     config = optimizer_config(name="adamv", schedule="step", groups=("enc( rate=1", "mlm rite=2"))
     problems = optimizer_problems(config)
     assert problems[0] == "optimizer.name must be one of adamw, stable_adamw, lamb, muon, not 'adamv'"
-    assert problems[1].startswith("optimizer.schedule must be one of linear, cosine, constant, original")
+    assert problems[1].startswith("optimizer.schedule must be one of linear, cosine, constant, wsd, original")
     assert "'enc( rate=1'" in problems[2] and "'rite=2' sets neither rate nor decay" in problems[3]
 
 
