@@ -282,6 +282,9 @@ KNOBS: Sections = {
             'changes of config.masking for the masks of the evaluation, as in "rate=0.15"; compare runs by the same',
             item=str,
         ),
+        "suites": Execution(
+            (), 'evaluations beside the losses: "cloze", "pairs=FILE", ... (spanbert_jax/zeroshot)', item=str
+        ),
     },
     "checkpoint": {
         "every": Execution(5_000, "steps between checkpoints; also at the end", at_least(1)),

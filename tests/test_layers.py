@@ -22,7 +22,7 @@ LEVELS = (
     ("tasks",),
     ("finetuning",),
     ("training",),
-    ("interop",),
+    ("interop", "zeroshot"),
     ("objectives", "optimizers", "labelled"),
     ("model", "data", "devices", "scorers"),
     ("phases",),
@@ -36,8 +36,8 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 AXES = {"fsdp", "tensor"}  # "data" is an everyday word too
 # An objective is named in its own file and by the maker of its targets. Beyond these: the batch arrays of pairs, what
-# is for one objective by its nature (filling spans with two heads, showing their targets, a collator for other loops),
-# and the suite that compares with a model that has the MLM head alone.
+# is for one objective by its nature (filling and scoring spans with two heads, showing their targets, a collator for
+# other loops), and the suite that compares with a model that has the MLM head alone.
 OBJECTIVE = re.compile(r"(mlm|sbo|nsp)(_\w+)?")
 NAMES_OBJECTIVES = (
     "spanbert_jax/objectives/",
@@ -46,6 +46,7 @@ NAMES_OBJECTIVES = (
     "spanbert_jax/data/collator.py",
     "spanbert_jax/data/show.py",
     "spanbert_jax/tasks/",
+    "spanbert_jax/zeroshot/",
     "spanbert_jax/interop/stablehlo.py",
     "configs/",
 )

@@ -16,8 +16,8 @@ def recipes() -> dict:
     """Trains both tiny models on the embedded corpus.
 
     Returns:
-      Of each: "steps"; "training_seconds", without compilation, evaluation and saving; "nats_below_unigram", the held-out
-      MLM loss below the entropy of the token frequencies. Both are evaluated on the same masks.
+      Of each: "steps"; "training_seconds", without compilation, evaluation and saving; "nats_below_unigram", the
+      held-out MLM loss below the entropy of the token frequencies. Both are evaluated on the same masks.
     """
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,7 @@ from spanbert_jax.objectives.pretraining import Objectives
 from spanbert_jax.tasks.marks import HiddenSpan, MarkedText, parse_marks
 from spanbert_jax.training.trained import restore
 from spanbert_jax.training.workdir import TrainedModel
+from spanbert_jax.zeroshot.suite import log_probabilities
 
 # Lengths and slots are rounded up to multiples of these, so that texts of similar length share one compiled program.
 LENGTH_MULTIPLE = 32
@@ -234,9 +235,7 @@ def predict(
       [B, M].
     """
     logits = pretraining.apply(spec, ONE_DEVICE, heads, params, batch)
-    log_p = {head: jax.nn.log_softmax(logits[head]) for head in logits}  # [B, M, V]
-    if "sbo" in log_p:
-        log_p["both"] = jax.nn.log_softmax((log_p["mlm"] + log_p["sbo"]) / 2)
+    log_p = log_probabilities(logits)  # [B, M, V]
 
     def top_and_true(log_p: jax.Array) -> tuple[jax.Array, ...]:
         top, ids = jax.lax.top_k(log_p, top_k)

@@ -18,7 +18,7 @@ from spanbert_jax.phases import phases_of
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.export import export_step
 from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
-from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, compiled, pretraining_program
+from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, compiled, pretraining_program, suites_of
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
 from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
@@ -71,6 +71,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
             made = check_resumable(checkpoints, step, programs[0], record, allowed)
             record["changes"] = [dataclasses.asdict(change) for change in made]
             feeds = feeds_of(config, mixture, tokenizer)
+            suites = [suites_of(feed, tokenizer) for feed in feeds]
             log("\n".join([f"vocabulary: {tokenizer.summary()}", *unknown_warnings(mixture.stores, tokenizer)]))
         programs = compiled(phases, programs, step or 0, log)
         with agreed():
@@ -81,7 +82,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
                 write_config(workdir, config, record["changes"])
                 tokenizer.save(workdir)
         export = functools.partial(export_step, workdir, config, tokenizer)
-        evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds)]
+        evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds, suites)]
         parts = list(map(Part, phases, programs, feeds, evaluations))
         run = Run(config, workdir, parts, record, checkpoints, watch)
         return run.train(state, opening(config, int(state.step), made))

@@ -1,6 +1,8 @@
 """What pretraining gives to the loop: checks of its config, the model and losses, and evaluation on held-out text."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from jax.sharding import Mesh
 
 from spanbert_jax.config import config_problems, evaluation_config
 from spanbert_jax.data.batches import Feed, data_problems, slots_of
+from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.families import family_of
 from spanbert_jax.model.encoder import model_problems
@@ -24,6 +27,8 @@ from spanbert_jax.training import sharding
 from spanbert_jax.training.program import Program, build_program
 from spanbert_jax.training.run import Evaluation
 from spanbert_jax.training.step import Trainable, averages
+from spanbert_jax.zeroshot import Subject, make_suites, suite_problems
+from spanbert_jax.zeroshot.suite import Scores, Suite, slot_scores
 
 
 def all_problems(config, device) -> list[str]:
@@ -48,6 +53,7 @@ def _problems(config, device) -> list[str]:
         *objectives.objective_problems(config),
         *optimizer_problems(config.optimizer),
     ]
+    problems += suite_problems(config.eval.suites)
     every, evaluated = config.checkpoint.export_every, config.eval.every
     if every and (not evaluated or every % evaluated):
         problems.append(
@@ -136,9 +142,16 @@ def compiled(phases: list[Phase], programs: list[Program], done: int, log: Calla
 class HeldOutEvaluation(Evaluation):
     """Evaluates losses and accuracies on the held-out rows, whose masks are always the same; also per store."""
 
-    def __init__(self, program: Program, feed: Feed, export: Callable[[int, Any, dict], object] | None = None):
+    def __init__(
+        self,
+        program: Program,
+        feed: Feed,
+        suites: Sequence[Suite] = (),
+        export: Callable[[int, Any, dict], object] | None = None,
+    ):
         """Prepares the evaluation; `export` is called with (step, parameters, metrics) of the steps to export."""
         config = feed.config
+        self.suites = [(suite, suite_scorer(program, suite)) for suite in suites]
         self.rows = config.eval.batch_size
         self.export_every, self.export = config.checkpoint.export_every, export
         self.program, self.feed = program, feed
@@ -162,12 +175,50 @@ class HeldOutEvaluation(Evaluation):
         if len(by_store) > 1:
             for name, sums in by_store.items():
                 metrics |= {f"{name}/{key}": value for key, value in eval_averages(sums).items()}
+        for suite, scorer in self.suites:
+            scores = []
+            for batch in suite.batches(self.rows):
+                scores.append(jax.device_get(scorer(params, batch)))
+                if interrupted():
+                    return None
+            metrics |= suite.metrics(scores, self.rows)
         return metrics
 
     def keep(self, step: int, params, metrics: dict[str, float]) -> None:
         """Exports the parameters if they are due."""
         if self.export and self.export_every and step % self.export_every == 0:
             self.export(step, params, metrics)
+
+
+def suites_of(feed: Feed, tokenizer: Tokenizer) -> list[Suite]:
+    """Returns the suites that the config of a run names.
+
+    Raises:
+      InputError: a file of theirs is wrong; names the line.
+    """
+    config = feed.config
+    subject = Subject(config, tokenizer, objectives.with_heads(config), list(feed.valid.values()))
+    return make_suites(config.eval.suites if config.eval.every else (), subject)
+
+
+def suite_scorer(program: Program, suite: Suite) -> Callable[[Any, dict[str, np.ndarray]], Scores]:
+    """Returns the function (params, whole batch of a suite) -> scores, on every device."""
+    mesh = program.mesh
+    spec = dataclasses.replace(program.spec, attention="xla")  # the implementation that accepts rows of any length
+    layout = sharding.layout_on(mesh, interpret=platform_of(mesh.devices.flat[0]) == "cpu")
+    of_params = jax.tree.map(lambda leaf: leaf.sharding, program.state.params)
+    score = jax.jit(
+        functools.partial(slot_scores, spec, layout, suite.heads),
+        in_shardings=(of_params, sharding.batch_sharding(mesh)),
+        out_shardings=sharding.replicated(mesh),
+    )
+
+    def scorer(params, batch):
+        rows = len(batch["tokens"])
+        here = sharding.rows_here(mesh, rows)
+        return score(params, sharding.put_batch(mesh, {name: array[here] for name, array in batch.items()}, rows))
+
+    return scorer
 
 
 def eval_averages(totals: dict[str, dict[str, float]]) -> dict[str, float]:

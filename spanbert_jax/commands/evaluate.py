@@ -1,0 +1,47 @@
+"""Scores a pretrained model without fine-tuning: minimal pairs such as BLiMP's, and spans of hidden words.
+
+  --suites=pairs=blimp.jsonl,cloze
+
+pairs=FILE          JSON lines with "sentence_good" and "sentence_bad" (or "good" and "bad"); each token hidden alone
+pairs_by_word=FILE  the same, with the rest of a token's word hidden too
+cloze               spans of one to five words of the run's held-out text, predicted by MLM, SBO and both
+cloze=FILE          the same for a text on each line of a file
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from spanbert_jax import cli
+from spanbert_jax.folders import replace_file
+
+
+def main() -> int:
+    """Runs the command on sys.argv; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, type=Path, help=cli.MODEL_HELP)
+    parser.add_argument("--step", type=int, help="step of the checkpoint; default: the newest one")
+    parser.add_argument("--suites", required=True, metavar="SUITE,...", help="see above")
+    parser.add_argument("--batch_size", type=int, default=64, help="rows of a batch (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the metrics to a file")
+    flags = cli.parse(parser)
+    from rich.console import Console  # slow imports, so after the flags are checked
+    from rich.progress import track
+    from rich.table import Table
+
+    from spanbert_jax.tasks.zero_shot import evaluate
+
+    def progress(batches, number: int, what: str):
+        return track(batches, total=number, description=what, console=Console(stderr=True), transient=True)
+
+    metrics = evaluate(flags.workdir, flags.step, flags.suites.split(","), flags.batch_size, progress)
+    console = Console(highlight=False)
+    for label, values in metrics.items():
+        table = Table("metric", "value", title=label, title_justify="left")
+        for name, value in values.items():
+            table.add_row(name.removeprefix(label).lstrip("/_"), f"{value:.4g}")
+        console.print(table)
+    if flags.json:
+        with replace_file(flags.json, unique=False) as file:
+            json.dump(metrics, file, indent=2)
+    return 0
