@@ -25,15 +25,16 @@ from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.optimizers import optimizer_problems
 from spanbert_jax.phases import phases_of
+from spanbert_jax.trackers.tracking import check_trackers
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
-from spanbert_jax.training.pretrain import check_resumable, log, opening
+from spanbert_jax.training.pretrain import check_resumable, log, new_record, opening, started_tracking
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, build_program, keep_compiled
 from spanbert_jax.training.resuming import check_allowed
 from spanbert_jax.training.run import Evaluation, Part, Run, Watch
 from spanbert_jax.training.step import Trainable
-from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
+from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_run
 
 TASK_FILE, RESULTS_FILE = "task.json", "results.json"
 
@@ -80,6 +81,7 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
     with ending_together(lambda: newest_checkpoint(workdir)), contextlib.ExitStack() as stack:
         with agreed(same=f"{config_lib.to_json(config)}{allowed}"):
             check_allowed(allowed)
+            check_trackers(config)
             start = start_of(config, workdir)
             mesh = sharding.mesh_of(start.config, jax.devices(), all_problems(start.config, kind))
             prepared = prepare(start, kind)
@@ -103,11 +105,7 @@ def train(
 ) -> tuple[int, Program]:
     """Trains from the newest checkpoint, or from the start; returns finetune's exit code, and the compiled program."""
     config = prepared.config
-    record: dict[str, Any] = {
-        "config": config_lib.to_json(config),
-        "vocabulary": start.tokenizer.fingerprint,
-        "store": fingerprint(prepared.splits["train"].rows),
-    }
+    record = new_record(config, fingerprint(prepared.splits["train"].rows), start.tokenizer.fingerprint)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
     with agreed():
         step = checkpoints.latest()
@@ -122,13 +120,14 @@ def train(
         else:
             state = checkpoints.restore(step, program.state)
         if is_first():
-            write_config(workdir, config, record["changes"])
+            write_run(workdir, config, record)
             write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
             start.tokenizer.save(workdir)
     evaluation = evaluation_of(prepared, program, workdir)
     part = Part(phases_of(config)[0], program, prepared.feed, evaluation)
-    run = Run(config, workdir, [part], record, checkpoints, watch)
-    return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
+    with contextlib.closing(started_tracking(config, workdir, record)) as tracking:
+        run = Run(config, workdir, [part], record, checkpoints, watch, tracking)
+        return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
 
 
 def all_problems(config, kind: type[Task]) -> list[str]:
