@@ -93,7 +93,8 @@ def read_provenance(workdir: Path) -> dict[str, Any]:
         made = json.loads((workdir / PROVENANCE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return made if isinstance(made, dict) else {}
+    sections = made.items() if isinstance(made, dict) else ()
+    return {name: values for name, values in sections if isinstance(values, dict)}
 
 
 def in_words(made: Mapping[str, Any]) -> list[str]:

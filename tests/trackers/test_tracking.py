@@ -105,12 +105,13 @@ def test_a_run_that_diverges_has_failed_and_one_that_is_stopped_has_not(store, t
         if pending and pending[0] == 3:
             raise Diverged("step 3")
 
+    config = config_on(store, "notebook", checkpoint__every=100)
     with monkeypatch.context() as patch:
         patch.setattr(run_lib.Run, "report", diverging)
         with pytest.raises(Diverged):
-            pretrain(config_on(store, "notebook"), tmp_path / "run")
+            pretrain(config, tmp_path / "run")
     monkeypatch.setattr(run_lib.StopSignal, "poll", lambda self: 143)
-    assert pretrain(config_on(store, "notebook"), tmp_path / "run") == 143
+    assert pretrain(config, tmp_path / "run") == 143
     assert [lines[-1] for _, lines in Notebook.runs] == ["failed", STOPPED]
 
 
