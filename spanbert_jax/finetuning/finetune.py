@@ -16,6 +16,7 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
 from spanbert_jax.finetuning.evaluation import BEST, Predictions, TaskEvaluation, saved_params
 from spanbert_jax.finetuning.feed import TaskFeed, bucket_sizes, fingerprint
+from spanbert_jax.finetuning.folds import fold_problems, without_fold
 from spanbert_jax.finetuning.start import Start, start_of, started
 from spanbert_jax.finetuning.task import Row, Task, batch_shapes
 from spanbert_jax.folders import replace_file
@@ -146,7 +147,8 @@ def all_problems(config, kind: type[Task]) -> list[str]:
         problems.append(f"task.reinitialised_layers {new} is more than the {layers} layers of the model")
     if config.phases:
         problems.append("phases are for pretraining: leave them out")
-    if task.patience and not task.valid:
+    problems += fold_problems(task)
+    if task.patience and not task.valid and not task.folds:
         problems.append("task.patience needs task.valid, on whose metric a run ends early")
     return list(dict.fromkeys(problems))
 
@@ -162,6 +164,12 @@ def prepare(start: Start, kind: type[Task]) -> Prepared:
     read = {name: kind.read(config, source) for name, source in named.items()}
     notes = [note for _, of_split in read.values() for note in of_split]
     task = kind(config, start.tokenizer, kind.labels_of(config, read["train"][0]))
+    if folds := config.task.folds:
+        examples, notes_of_train = read["train"]
+        training, held_out = without_fold(examples, kind.belonging(examples), folds, config.task.fold)
+        read |= {"train": (training, notes_of_train), "valid": (held_out, [])}
+        named["valid"] = f"fold {config.task.fold} of {folds}"
+        notes.append(f"{named['valid']}: {len(training):,} examples to train on, {len(held_out):,} to validate on")
     splits = {name: Split(examples, task.features(examples, name == "train")) for name, (examples, _) in read.items()}
     for name, split in splits.items():
         if not split.rows:

@@ -218,6 +218,7 @@ def fine_tuned_card(
       made: see model_card.
     """
     task = config.task
+    fold = f"fold {task.fold} of {task.folds} of it" if task.folds else ""
     return FINE_TUNED.format(
         library=library,
         pipeline=pipeline,
@@ -227,7 +228,7 @@ def fine_tuned_card(
         step=step,
         total=config.total_steps,
         train=task.train,
-        valid=task.valid or "no data",
+        valid=task.valid or fold or "no data",
         made=made_with(made),
         config=config_lib.to_json(config),
         metrics="\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items()),
