@@ -140,7 +140,7 @@ state = init(None, np.int32(0))
 for _ in range(3):
     state, metrics = step(state, batch)
 float(metrics["loss"])
-print(8 * peak_bytes(step) / 1024, kibibytes("VmHWM") - before)
+print(8 * peak_bytes(step.function) / 1024, kibibytes("VmHWM") - before)
 """
 
 
