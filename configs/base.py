@@ -267,6 +267,15 @@ KNOBS: Sections = {
         "tensor": Execution(1, "shards of heads, feed-forward and vocabulary"),
         "slices": Execution(0, "TPU slices or GPU nodes on a slower network; 0: as the devices report", at_least(0)),
     },
+    "tracking": {
+        "trackers": Execution(
+            (),
+            'beside metrics.jsonl and TensorBoard: entries of TRACKERS in spanbert_jax/trackers, as in "mlflow", or '
+            'with where they report to, as in "mlflow:http://HOST:5000"',
+            item=str,
+        ),
+        "project": Execution("spanbert_jax", "of the runs there"),
+    },
     "profile": {
         "first": Execution(0, "first step that jax.profiler records into workdir/profile ...", at_least(0)),
         "steps": Execution(0, "... and number of steps it records; 0: none", at_least(0)),

@@ -24,10 +24,11 @@ LEVELS = (
     ("training",),
     ("interop", "zeroshot"),
     ("objectives", "optimizers", "labelled"),
-    ("model", "data", "devices", "scorers"),
+    ("model", "data", "devices", "scorers", "trackers"),
     ("phases",),
     ("config",),
-    ("configs", "folders", "render"),
+    ("configs", "provenance", "render"),
+    ("folders",),
     ("knobs", "errors"),
 )
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}

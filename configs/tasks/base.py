@@ -15,6 +15,10 @@ KNOBS: Sections = {
         "name": Knob("", "an entry of TASKS in spanbert_jax/tasks"),
         "train": Knob("", "labelled examples to train on: files, separated by commas, or tfds:NAME/SPLIT"),
         "valid": Knob("", "examples that choose the best checkpoint; empty: the last one is taken"),
+        "folds": Knob(
+            0, "parts of task.train for cross-validation, of which one is validated on; 0: none", at_least(0)
+        ),
+        "fold": Knob(1, "the part that is validated on, from 1", at_least(1)),
         "test": Execution("", "examples that the best checkpoint is scored on at the end; empty: none"),
         "epochs": Knob(4, "passes over the training examples; they set total_steps", at_least(1)),
         "warmup_fraction": Knob(0.1, "of the steps; sets optimizer.warmup_steps", fraction),

@@ -49,6 +49,7 @@ def sweep(flags: argparse.Namespace) -> int:
     """Runs or prints the sweep of the flags; see main."""
     from spanbert_jax.experiments.sweeps import plan as plans  # slow imports, so after the flags are checked
     from spanbert_jax.experiments.sweeps.worker import work
+    from spanbert_jax.trackers.tracking import check_trackers
 
     space = plans.searched(flags.search, flags.config)
     trials = plans.listed(flags.grid, flags.zip, flags.seeds, flags.config)
@@ -71,6 +72,7 @@ def sweep(flags: argparse.Namespace) -> int:
         prune=flags.prune,
     )
     plans.check(plan)
+    check_trackers(plan.config)  # here, since a trial that fails is not repeated
     if not flags.dry_run:
         return work(flags.study, flags.storage, plan, lambda line: print(line, flush=True))
     for number, changes in enumerate(plan.trials):

@@ -107,5 +107,13 @@ def card(model: FineTuned, library: str, use: str) -> str:
     """Returns the README.md of an export."""
     shapes = {path: np.shape(array) for path, array in flatten_dict(model.params, sep="/").items()}
     return fine_tuned_card(
-        model.config, shapes, model.tokenizer, model.step, model.task.tuned, model.task.pipeline, library, use
+        model.config,
+        shapes,
+        model.tokenizer,
+        model.step,
+        model.task.tuned,
+        model.task.pipeline,
+        library,
+        use,
+        model.provenance,
     )

@@ -16,6 +16,7 @@ from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
 from spanbert_jax.finetuning.evaluation import BEST, Predictions, TaskEvaluation, saved_params
 from spanbert_jax.finetuning.feed import TaskFeed, bucket_sizes, fingerprint
+from spanbert_jax.finetuning.folds import fold_problems, without_fold
 from spanbert_jax.finetuning.start import Start, start_of, started
 from spanbert_jax.finetuning.task import Row, Task, batch_shapes
 from spanbert_jax.folders import replace_file
@@ -25,15 +26,16 @@ from spanbert_jax.model.layout import ONE_DEVICE, Layout
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.optimizers import optimizer_problems
 from spanbert_jax.phases import phases_of
+from spanbert_jax.trackers.tracking import check_trackers
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
-from spanbert_jax.training.pretrain import check_resumable, log, opening
+from spanbert_jax.training.pretrain import check_resumable, log, new_record, opening, started_tracking
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, build_program, keep_compiled
 from spanbert_jax.training.resuming import check_allowed
 from spanbert_jax.training.run import Evaluation, Part, Run, Watch
 from spanbert_jax.training.step import Trainable
-from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_config
+from spanbert_jax.training.workdir import check_shared, check_workdir, newest_checkpoint, occupied, write_run
 
 TASK_FILE, RESULTS_FILE = "task.json", "results.json"
 
@@ -80,6 +82,7 @@ def finetune(config, workdir: Path, kind: type[Task], allowed: Collection[str] =
     with ending_together(lambda: newest_checkpoint(workdir)), contextlib.ExitStack() as stack:
         with agreed(same=f"{config_lib.to_json(config)}{allowed}"):
             check_allowed(allowed)
+            check_trackers(config)
             start = start_of(config, workdir)
             mesh = sharding.mesh_of(start.config, jax.devices(), all_problems(start.config, kind))
             prepared = prepare(start, kind)
@@ -103,11 +106,7 @@ def train(
 ) -> tuple[int, Program]:
     """Trains from the newest checkpoint, or from the start; returns finetune's exit code, and the compiled program."""
     config = prepared.config
-    record: dict[str, Any] = {
-        "config": config_lib.to_json(config),
-        "vocabulary": start.tokenizer.fingerprint,
-        "store": fingerprint(prepared.splits["train"].rows),
-    }
+    record = new_record(config, fingerprint(prepared.splits["train"].rows), start.tokenizer.fingerprint)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
     with agreed():
         step = checkpoints.latest()
@@ -122,13 +121,14 @@ def train(
         else:
             state = checkpoints.restore(step, program.state)
         if is_first():
-            write_config(workdir, config, record["changes"])
+            write_run(workdir, config, record)
             write_json(workdir / TASK_FILE, {"labels": prepared.task.labels})
             start.tokenizer.save(workdir)
     evaluation = evaluation_of(prepared, program, workdir)
     part = Part(phases_of(config)[0], program, prepared.feed, evaluation)
-    run = Run(config, workdir, [part], record, checkpoints, watch)
-    return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
+    with contextlib.closing(started_tracking(config, workdir, record)) as tracking:
+        run = Run(config, workdir, [part], record, checkpoints, watch, tracking)
+        return run.train(state, opening(config, int(state.step), made) if step else start.summary()), program
 
 
 def all_problems(config, kind: type[Task]) -> list[str]:
@@ -147,7 +147,8 @@ def all_problems(config, kind: type[Task]) -> list[str]:
         problems.append(f"task.reinitialised_layers {new} is more than the {layers} layers of the model")
     if config.phases:
         problems.append("phases are for pretraining: leave them out")
-    if task.patience and not task.valid:
+    problems += fold_problems(task)
+    if task.patience and not task.valid and not task.folds:
         problems.append("task.patience needs task.valid, on whose metric a run ends early")
     return list(dict.fromkeys(problems))
 
@@ -163,6 +164,12 @@ def prepare(start: Start, kind: type[Task]) -> Prepared:
     read = {name: kind.read(config, source) for name, source in named.items()}
     notes = [note for _, of_split in read.values() for note in of_split]
     task = kind(config, start.tokenizer, kind.labels_of(config, read["train"][0]))
+    if folds := config.task.folds:
+        examples, notes_of_train = read["train"]
+        training, held_out = without_fold(examples, kind.belonging(examples), folds, config.task.fold)
+        read |= {"train": (training, notes_of_train), "valid": (held_out, [])}
+        named["valid"] = f"fold {config.task.fold} of {folds}"
+        notes.append(f"{named['valid']}: {len(training):,} examples to train on, {len(held_out):,} to validate on")
     splits = {name: Split(examples, task.features(examples, name == "train")) for name, (examples, _) in read.items()}
     for name, split in splits.items():
         if not split.rows:

@@ -32,6 +32,7 @@ class FineTuned:
     tokenizer: Tokenizer
     params: dict  # float32, numpy
     step: int
+    provenance: Mapping = dataclasses.field(default_factory=dict)  # of the run
 
 
 def restore(workdir: Path, kinds: Mapping[str, type[Task]]) -> FineTuned:
@@ -58,7 +59,8 @@ def restore(workdir: Path, kinds: Mapping[str, type[Task]]) -> FineTuned:
         trained = newest.latest()
         if step is None or trained is None:
             raise InputError(f"workdir {workdir} has no complete checkpoint yet")
-        tokenizer = saved_tokenizer(workdir, newest.record(trained)["vocabulary"])
+        record = newest.record(trained)
+        tokenizer = saved_tokenizer(workdir, record["vocabulary"])
         tuned = best.record(step).get("metrics", {})  # on the validation data, if the run had any
         params = best.read_params(step)
     finally:
@@ -67,7 +69,7 @@ def restore(workdir: Path, kinds: Mapping[str, type[Task]]) -> FineTuned:
     labels = json.loads((workdir / TASK_FILE).read_text(encoding="utf-8"))["labels"]
     task = kinds[config.task.name](config, tokenizer, labels)
     task.tuned = tuned
-    return FineTuned(config, task, tokenizer, params, step)
+    return FineTuned(config, task, tokenizer, params, step, record.get("provenance", {}))
 
 
 class Predictor:

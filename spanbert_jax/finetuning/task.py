@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
+from spanbert_jax.finetuning.folds import Belonging
 from spanbert_jax.model.encoder import FIELDS, Encoder
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.parts import Layouts
@@ -115,6 +116,14 @@ class Task(abc.ABC):
           InputError: the examples lack labels.
         """
         return {}
+
+    @classmethod
+    def belonging(cls, examples: list) -> list[Belonging]:
+        """Returns the group and the label ("": none) of each example, for the folds of cross-validation.
+
+        Examples of a group are not independent of each other, so they stay together; by default each is its own.
+        """
+        return [(number, "") for number in range(len(examples))]
 
     @abc.abstractmethod
     def features(self, examples: list, training: bool) -> list[Row]:

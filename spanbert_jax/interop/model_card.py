@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from ml_collections import ConfigDict
 
@@ -10,6 +11,7 @@ from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.interop.families import family_of
 from spanbert_jax.interop.names import Shapes
 from spanbert_jax.phases import config_at, tokens_until
+from spanbert_jax.provenance import in_words
 
 CARD = """---
 library_name: {library}
@@ -37,7 +39,8 @@ To be added before publication: the language of the text and its licence, which 
 
 ## Training
 
-{tokens:,} positions per step, padding included; {seen:,} in total. The config, whose keys `configs/base.py` explains:
+{tokens:,} positions per step, padding included; {seen:,} in total.{made}
+The config, whose keys `configs/base.py` explains:
 
 ```json
 {config}
@@ -92,7 +95,7 @@ It started from `{start}`. Weights after step {step:,} of {total:,}.
 Trained on `{train}`. To be added before publication: the language of the text and its licence.
 
 ## Training
-
+{made}
 The config, whose keys `configs/base.py` and `configs/tasks/base.py` explain:
 
 ```json
@@ -133,6 +136,11 @@ def converted_card(config: ConfigDict, shapes: Shapes, tokenizer: Tokenizer, lib
     return CONVERTED.format(library=library, use=use, **sizes_for_card(config, shapes, tokenizer))
 
 
+def made_with(made: Mapping) -> str:
+    """Returns a sentence on a provenance, "" if nothing is known."""
+    return f" Made with {', '.join(in_words(made))}." if made else ""
+
+
 def model_card(
     config: ConfigDict,
     shapes: Shapes,
@@ -142,6 +150,7 @@ def model_card(
     metrics: list[dict],
     library: str,
     use: str,
+    made: Mapping = MappingProxyType({}),
 ) -> str:
     """Returns the README.md of an export.
 
@@ -154,6 +163,7 @@ def model_card(
       metrics: lines of metrics.jsonl to show, each with its "step".
       library: name, on the Hugging Face hub, of the library that reads the format.
       use: how to load the export, in Markdown.
+      made: provenance of the run; empty: not known.
     """
     source = config.data.store or config.data.source
     data = [f"Source: `{source}`{', the corpus included in spanbert_jax' if source == 'embedded' else ''}."]
@@ -176,6 +186,7 @@ def model_card(
         data="\n".join(data),
         tokens=config_lib.tokens_per_step(now),
         seen=tokens_until(config, step),
+        made=made_with(made),
         config=config_lib.to_json(config),
         metrics="\n".join(rows),
         **sizes_for_card(now, shapes, tokenizer),
@@ -191,6 +202,7 @@ def fine_tuned_card(
     pipeline: str,
     library: str,
     use: str,
+    made: Mapping = MappingProxyType({}),
 ) -> str:
     """Returns the README.md of an export of a fine-tuned model.
 
@@ -203,8 +215,10 @@ def fine_tuned_card(
       pipeline: name of the task on the Hugging Face hub.
       library: see model_card.
       use: see model_card.
+      made: see model_card.
     """
     task = config.task
+    fold = f"fold {task.fold} of {task.folds} of it" if task.folds else ""
     return FINE_TUNED.format(
         library=library,
         pipeline=pipeline,
@@ -214,7 +228,8 @@ def fine_tuned_card(
         step=step,
         total=config.total_steps,
         train=task.train,
-        valid=task.valid or "no data",
+        valid=task.valid or fold or "no data",
+        made=made_with(made),
         config=config_lib.to_json(config),
         metrics="\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items()),
         **sizes_for_card(config, shapes, tokenizer),

@@ -1,6 +1,7 @@
 """Parameter groups: which parameters decay, and factors of their learning rate and decay, chosen by path."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -63,21 +64,31 @@ def axes_of_tensor(path: str, leaf: jax.Array) -> tuple[int, ...]:
     return tuple(range(1 if LAYERS in path else 0, leaf.ndim))
 
 
-def weight_decay(optimizer) -> optax.GradientTransformation:
-    """Returns decoupled weight decay, to be followed by the learning rate (Loshchilov and Hutter 2019)."""
-    groups = [parse_group(text) for text in optimizer.groups]
+def group_decays(optimizer) -> list[float]:
+    """Returns the weight decay of each group, and last that of parameters in none."""
+    return [optimizer.weight_decay * parse_group(text).decay for text in optimizer.groups] + [optimizer.weight_decay]
+
+
+def weight_decay(optimizer, factors: Sequence[float] | jax.Array) -> optax.GradientTransformation:
+    """Returns decoupled weight decay, to be followed by the learning rate (Loshchilov and Hutter 2019).
+
+    Args:
+      optimizer: config.optimizer.
+      factors: what group_decays returns, or an array of it, float32 [groups + 1].
+    """
+    patterns = [parse_group(text).pattern for text in optimizer.groups]
 
     def mask(params):
         return jax.tree_util.tree_map_with_path(
             lambda path, _: optimizer.decay_biases_and_norms or decays(param_path(path)), params
         )
 
-    if not groups:
-        return optax.add_decayed_weights(optimizer.weight_decay, mask=mask)
+    if not patterns:
+        return optax.add_decayed_weights(factors[-1], mask=mask)
 
     def decayed(path, update, param, in_mask):
-        factor = optimizer.weight_decay * group_of(param_path(path), groups).decay
-        return update + factor * param if in_mask else update
+        number = next((n for n, pattern in enumerate(patterns) if re.fullmatch(pattern, param_path(path))), -1)
+        return update + factors[number] * param if in_mask else update
 
     return optax.stateless(
         lambda updates, params: jax.tree_util.tree_map_with_path(decayed, updates, params, mask(params))

@@ -185,6 +185,11 @@ class Classification(OneLabel):
             raise InputError(f"task.train {config.task.train}: its labels are {labels}; two or more are needed")
         return {"labels": labels}
 
+    @classmethod
+    def belonging(cls, examples: list[Row]):
+        """Each example is its own group; folds have the same share of each class."""
+        return [(number, row.label if isinstance(row.label, str) else "") for number, row in enumerate(examples)]
+
     def features(self, examples: list[Row], training: bool) -> list[BatchRow]:
         """Returns a row for each example; of a pair, the longer text is cut first."""
         encoded = [

@@ -105,6 +105,11 @@ class Coreference(Task):
             raise InputError(f"task.train {config.task.train}: no document has a cluster, so nothing can be trained on")
         return {"genres": sorted({document.genre for document in examples} - {""})}
 
+    @classmethod
+    def belonging(cls, examples: list[Document]):
+        """Parts of one document stay together; folds have about the same share of each genre."""
+        return [(document.id, document.genre) for document in examples]
+
     def features(self, examples: list[Document], training: bool) -> list[Row]:
         """Returns a row for each document that has a token; `more` is how many segments a batch takes of it."""
         rows = []

@@ -137,6 +137,11 @@ class QuestionAnswering(Task):
             )
         return {}
 
+    @classmethod
+    def belonging(cls, examples: list[Question]):
+        """Questions on one article stay together; where articles have no titles, those on one text."""
+        return [(example.title or example.context, "") for example in examples]
+
     def features(self, examples: list[Question], training: bool) -> list[Row]:
         """Returns a row for each window of the context of each example.
 

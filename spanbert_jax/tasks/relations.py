@@ -123,6 +123,11 @@ class RelationExtraction(OneLabel):
             names += sorted(types | unknown)
         return {"labels": labels, "tokens": {name: f"[unused{number}]" for number, name in enumerate(names, 1)}}
 
+    @classmethod
+    def belonging(cls, examples: list[Relation]):
+        """Relations in one sentence stay together; folds have about the same share of each label."""
+        return [(example.words, example.label) for example in examples]
+
     def features(self, examples: list[Relation], training: bool) -> list[Row]:
         """Returns a row for each example; arrays "subject" and "object" are the positions of their first special token.
 

@@ -149,6 +149,12 @@ class Tagging(Task):
             known["share"] = min(types.total() / candidates, 0.5)
         return known
 
+    @classmethod
+    def belonging(cls, examples: list[Tagged]):
+        """Sentences of one document stay together, where the files mark documents."""
+        marked = len({example.document for example in examples}) > 1
+        return [(example.document if marked else number, "") for number, example in enumerate(examples)]
+
     def features(self, examples: list[Tagged], training: bool) -> list[Row]:
         """Returns a row for each sentence, or several if it does not fit; those of training have tags."""
         tokens = self.tokenizer.encode([word for example in examples for word in example.words])

@@ -18,10 +18,11 @@ from spanbert_jax.interop.model_card import converted_card, model_card
 from spanbert_jax.interop.original import export_original
 from spanbert_jax.objectives import MLM
 from spanbert_jax.phases import config_at
+from spanbert_jax.provenance import read_provenance
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.processes import is_first
 from spanbert_jax.training.trained import is_run, restore
-from spanbert_jax.training.workdir import read_config, resolve_step
+from spanbert_jax.training.workdir import read_config, record_of, resolve_step
 
 FORMATS = ("huggingface", "original", "stablehlo")
 EXPORTS = "exports"  # folder of a workdir with the exports that config.export.every asks for
@@ -60,7 +61,8 @@ def export_model(path: Path, output: Path, format: str, step: int | None) -> tup
         if step is None:
             return converted_card(config, shapes, tokenizer, library, use)
         splits, metrics = splits_of(config, path), newest_metrics(path, step)
-        return model_card(read_config(path), shapes, tokenizer, step, splits, metrics, library, use)
+        made = record_of(path, step).get("provenance", {})
+        return model_card(read_config(path), shapes, tokenizer, step, splits, metrics, library, use, made)
 
     if format == "original":
         left_out = export_original(output, params, config, tokenizer)
@@ -104,6 +106,7 @@ def export_step(workdir: Path, config, tokenizer: Tokenizer, step: int, params, 
             lines,
             "transformers",
             huggingface.usage(shapes, now, tokenizer),
+            read_provenance(workdir),
         )
         huggingface.export_huggingface(output, arrays, now, tokenizer, text)
     return output

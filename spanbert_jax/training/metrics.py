@@ -1,4 +1,4 @@
-"""Metrics of a run: metrics.jsonl, and the same as TensorBoard events and a progress line."""
+"""Metrics of a run: metrics.jsonl, and the same as TensorBoard events, to trackers, and as a progress line."""
 
 import json
 import os
@@ -11,6 +11,8 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 from spanbert_jax.folders import replace_file
+from spanbert_jax.trackers.tracker import FINISHED, STOPPED
+from spanbert_jax.trackers.tracking import Tracking
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -33,8 +35,8 @@ class MetricsWriter:
     Lines beyond `step`, which an interrupted run wrote, are dropped: they will be written again.
     """
 
-    def __init__(self, workdir: Path, step: int, total_steps: int):
-        self._total_steps = total_steps
+    def __init__(self, workdir: Path, step: int, total_steps: int, tracking: Tracking | None = None):
+        self._total_steps, self._tracking = total_steps, tracking or Tracking([])
         kept = [line for line in read_metrics(workdir) if line["step"] <= step]
         path = workdir / METRICS_FILE
         with replace_file(path, unique=False) as file:
@@ -45,10 +47,12 @@ class MetricsWriter:
         self._live = sys.stdout.isatty()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes and flushes a line of metrics.jsonl, and the same as TensorBoard scalars."""
+        """Writes and flushes a line of metrics.jsonl, and the same as TensorBoard scalars and to the trackers."""
         self._jsonl.write(json.dumps({"step": step} | metrics) + "\n")
         self._jsonl.flush()
         self._events.scalars(step, metrics)
+        for warning in self._tracking.write(step, metrics):
+            self.log(warning)
 
     def show(self, step: int, metrics: dict[str, float]) -> None:
         """Prints the progress: in a terminal the next output overwrites it, elsewhere it is a line."""
@@ -75,10 +79,12 @@ class MetricsWriter:
         width = shutil.get_terminal_size().columns - 1
         print("\r\x1b[K" + (text[:width] if passing else text + "\n"), end="", flush=True)
 
-    def close(self) -> None:
-        """Closes the files and ends the progress line."""
+    def close(self, stopped: bool = False) -> None:
+        """Closes the files, ends the progress line, and waits for the trackers; `stopped`: the run is to go on."""
         if self._live:
             print(flush=True)
+        for warning in self._tracking.close(STOPPED if stopped else FINISHED):
+            self.log(warning)
         self._jsonl.close()
         self._events.close()
 
@@ -95,7 +101,7 @@ class NoMetrics:
     def log(self, message: str) -> None:
         """Does nothing."""
 
-    def close(self) -> None:
+    def close(self, stopped: bool = False) -> None:
         """Does nothing."""
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,21 @@ import jax
 import numpy as np
 
 from spanbert_jax import config as config_lib
+from spanbert_jax import provenance
 from spanbert_jax.data.batches import Feed, data_problems, feeds_of, open_corpus
 from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
 from spanbert_jax.phases import phases_of
+from spanbert_jax.trackers.tracking import Tracking, check_trackers, track
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.export import export_step
 from spanbert_jax.training.initial import Initial, initial_of_run, tokenizer_of_run, with_params
 from spanbert_jax.training.pretraining import HeldOutEvaluation, checked_mesh, compiled, pretraining_program, suites_of
 from spanbert_jax.training.processes import agreed, ending_together, is_first
 from spanbert_jax.training.program import Program, keep_compiled
-from spanbert_jax.training.resuming import Change, changes, check_allowed, refuse
+from spanbert_jax.training.resuming import Change, changes, check_allowed, provenance_changes, refuse
 from spanbert_jax.training.run import Part, Run, Watch
-from spanbert_jax.training.workdir import check_shared, check_workdir, locked, newest_checkpoint, occupied, write_config
+from spanbert_jax.training.workdir import check_shared, check_workdir, locked, newest_checkpoint, occupied, write_run
 
 
 def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch | None = None) -> int:
@@ -48,6 +50,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
     with ending_together(lambda: newest_checkpoint(workdir)), contextlib.ExitStack() as stack:
         with agreed(same=f"{config_lib.to_json(config)}{allowed}"):
             check_allowed(allowed)
+            check_trackers(config)
             tokenizer = tokenizer_of_run(config, workdir)
             mesh = checked_mesh(config, jax.devices())
             initial, config = initial_of_run(config, tokenizer, workdir)
@@ -62,8 +65,7 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
             check_shared(workdir)
             mixture = open_corpus(config, tokenizer, workdir, log)
             programs = [pretraining_program(phase.config, mesh, tokenizer.vocab_size) for phase in phases]
-        prints = {"vocabulary": tokenizer.fingerprint, "store": mixture.fingerprint}
-        record: dict[str, Any] = {"config": config_lib.to_json(config), **prints}
+        record = new_record(config, mixture.fingerprint, tokenizer.fingerprint)
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep_last, config.checkpoint.keep_every)
         with agreed():
             step = checkpoints.latest()
@@ -79,12 +81,13 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
             state = state_from_start(config, programs[0], mixture, initial) if restored is None else restored
             del initial, restored  # as large as the model, and no longer needed
             if is_first():
-                write_config(workdir, config, record["changes"])
+                write_run(workdir, config, record)
                 tokenizer.save(workdir)
         export = functools.partial(export_step, workdir, config, tokenizer)
         evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds, suites)]
         parts = list(map(Part, phases, programs, feeds, evaluations))
-        run = Run(config, workdir, parts, record, checkpoints, watch)
+        tracking = stack.enter_context(contextlib.closing(started_tracking(config, workdir, record)))
+        run = Run(config, workdir, parts, record, checkpoints, watch, tracking)
         return run.train(state, opening(config, int(state.step), made))
 
 
@@ -114,6 +117,28 @@ def opening(config, step: int, made: list[Change]) -> str:
         lines = [f"after step {change.step:,}, {change.key} {change.before!r} -> {change.now!r}" for change in made]
         return "\n".join([*lines, f"resuming from the checkpoint of step {step:,}"])
     return f"starting from {config.init.path}" if config.init.path else "starting from scratch"
+
+
+def new_record(config, text: str, vocabulary: str) -> dict[str, Any]:
+    """Returns what each checkpoint says of its run; "changes" are added when they are known.
+
+    Args:
+      config: of the run.
+      text: fingerprint of what is trained on.
+      vocabulary: fingerprint of the tokenizer.
+    """
+    return {
+        "config": config_lib.to_json(config),
+        "vocabulary": vocabulary,
+        "store": text,
+        "provenance": provenance.provenance(text, vocabulary),
+    }
+
+
+def started_tracking(config, workdir: Path, record: Mapping[str, Any]) -> Tracking:
+    """Returns the trackers of a run, whose checkpoints have this record: in the first process alone."""
+    known = {f"provenance.{key}": value for key, value in provenance.flat(record["provenance"])}
+    return track(config, workdir, known) if is_first() else Tracking([])
 
 
 def token_bias(config, mixture: Mixture) -> np.ndarray | None:
@@ -173,6 +198,7 @@ def check_resumable(
     if saved["store"] != record["store"]:
         found.append(Change(step, corpus, *(f"text {which['store'][:12]}" for which in (saved, record))))
     refuse(found, before, now, allowed, what)
+    found += provenance_changes(saved.get("provenance", {}), record["provenance"], step)
     if saved["vocabulary"] != record["vocabulary"]:
         differing = f"{saved['vocabulary'][:12]} in the run, {record['vocabulary'][:12]} now"
         raise InputError(f"{what} is of a run with another vocabulary ({differing}): give data.vocab of that run")

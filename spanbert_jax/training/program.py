@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from spanbert_jax.errors import DoesNotFit
 from spanbert_jax.model.flops import BACKWARD
 from spanbert_jax.model.spec import ModelSpec
-from spanbert_jax.optimizers import learning_rate, make_optimizer
+from spanbert_jax.optimizers import make_optimizer, step_scalars
 from spanbert_jax.training import sharding
 from spanbert_jax.training.step import Batch, Trainable, init_state, make_train_step
 
@@ -29,8 +29,8 @@ class Program:
     trainable: Trainable
     mesh: Mesh
     state: Any  # jax.ShapeDtypeStruct of every leaf of the train state, with its sharding
-    init: Callable  # (start or None) -> state, created sharded; see Trainable.init
-    train_step: Any  # (state, batch) -> (state, metrics); donates the state
+    init: "Completed"  # (start or None) -> state, created sharded; see Trainable.init
+    train_step: "Completed"  # (state, batch) -> (state, metrics); donates the state
     eval_step: Any  # (params, batch) -> what the evaluation needs, on every device
     flops_per_step: int | None  # FLOPs of the matrix products of one train step, over all devices; None: they differ
 
@@ -71,7 +71,7 @@ class Program:
         """
         began = time.perf_counter()
         batches, eval_batches = self.batch_shapes(config.batch_size), self.batch_shapes(config.eval.batch_size, True)
-        train_step = _compiled(self.train_step, self.state, batches)
+        train_step = self.train_step.compiled(self.state, batches)
         eval_step = _compiled(self.eval_step, self.state.params, eval_batches) if config.eval.every else self.eval_step
         sizes = f", {len(batches)} sizes of batches" if len(batches) > 1 else ""
         log(f"compiled in {time.perf_counter() - began:.0f} s{sizes}")
@@ -88,11 +88,13 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
       mesh: of devices, or of a topology to compile for.
       trainable: what is trained.
     """
-    tx = make_optimizer(config.optimizer, config.total_steps, sharding.layout_on(mesh, interpret=False))
-    rate = learning_rate(config.optimizer, config.total_steps)
+    optimizer_with = functools.partial(
+        make_optimizer, config.optimizer, config.total_steps, sharding.layout_on(mesh, interpret=False)
+    )
+    scalars, seed = step_scalars(config.optimizer, config.total_steps), np.int32(config.seed)
 
-    def init(start):
-        return init_state(trainable, tx, config.seed, start)
+    def init(start, seed):
+        return init_state(trainable, optimizer_with(), seed, start)
 
     shapes = state_shapes(config, trainable)
     sharding.check_sharded(mesh, shapes.params, trainable.layouts)
@@ -101,7 +103,8 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, layout
     )
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-    train_step = make_train_step(trainable, tx, rate, config.accumulation, sharding.constrain_like(layout.params))
+    train_step = make_train_step(trainable, optimizer_with, config.accumulation, sharding.constrain_like(layout.params))
+    jitted_scalars = jax.jit(scalars, out_shardings=everywhere)
 
     def exactly(step: Callable) -> Callable:
         @functools.wraps(step)
@@ -115,13 +118,47 @@ def build_program(config, mesh: Mesh, trainable: Trainable) -> Program:
         trainable=trainable,
         mesh=mesh,
         state=state,
-        init=jax.jit(init, out_shardings=layout),
-        train_step=jax.jit(
-            exactly(train_step), in_shardings=(layout, rows), out_shardings=(layout, everywhere), donate_argnums=0
+        init=Completed(jax.jit(init, out_shardings=layout), lambda start: seed, jax.ShapeDtypeStruct((), np.int32)),
+        train_step=Completed(
+            jax.jit(
+                exactly(train_step),
+                in_shardings=(layout, rows, everywhere),
+                out_shardings=(layout, everywhere),
+                donate_argnums=0,
+            ),
+            lambda state, batch: jitted_scalars(state.step),
+            jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+                jax.eval_shape(scalars, state.step),
+            ),
         ),
         eval_step=jax.jit(exactly(trainable.evaluate), in_shardings=(layout.params, rows), out_shardings=everywhere),
         flops_per_step=None if trainable.flops is None else (1 + BACKWARD) * config.batch_size * trainable.flops,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Completed:
+    """A jitted function without its last argument: the numbers in which runs of one compiled program may differ.
+
+    What is compiled does not depend on them, so a compile cache serves all trials of a sweep over them.
+    """
+
+    function: Any
+    last: Callable  # (*arguments) -> the last one
+    last_shapes: Any  # jax.ShapeDtypeStruct of it
+
+    def __call__(self, *arguments):
+        """Returns what the function returns."""
+        return self.function(*arguments, self.last(*arguments))
+
+    def lower(self, *arguments) -> Any:
+        """Returns the function lowered for arguments, or shapes of them."""
+        return self.function.lower(*arguments, self.last_shapes)
+
+    def compiled(self, state, batches: list[dict[str, jax.ShapeDtypeStruct]]) -> "Completed":
+        """Returns the function compiled for a state and batches of these shapes; see _compiled."""
+        return dataclasses.replace(self, function=_compiled(self, state, batches))
 
 
 def state_shapes(config, trainable: Trainable):
@@ -139,7 +176,7 @@ def keep_compiled(folder: str) -> None:
 
 
 def _compiled(step, state, batches: list[dict[str, jax.ShapeDtypeStruct]]) -> Callable:
-    """Returns a function of (state, batch) that calls the step compiled for batches of these shapes.
+    """Returns a function of (state, batch, ...) that calls the step compiled for batches of these shapes.
 
     Raises:
       DoesNotFit: one of them needs more memory than a device has.
@@ -151,7 +188,7 @@ def _compiled(step, state, batches: list[dict[str, jax.ShapeDtypeStruct]]) -> Ca
     steps = {shapes_of(batch): _fitting(lambda batch=batch: step.lower(state, batch).compile()) for batch in batches}
     if len(steps) == 1:
         return next(iter(steps.values()))
-    return lambda state, batch: steps[shapes_of(batch)](state, batch)
+    return lambda state, batch, *more: steps[shapes_of(batch)](state, batch, *more)
 
 
 def _fitting(compile_step: Callable):

@@ -2,16 +2,17 @@
 
 Execution knobs may differ. So may the length of the run, the shape of its schedule and its phases, if the steps done so
 far do not depend on them: the run is then what it would have been with the new values from its start. Other keys are
-changed by --allow=KEY, and recorded with their step.
+changed by --allow=KEY, and recorded with their step. Other versions of packages, or of this one, are recorded too.
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import jax.numpy as jnp
 import numpy as np
 
 from spanbert_jax import config as config_lib
+from spanbert_jax import provenance
 from spanbert_jax.errors import InputError
 from spanbert_jax.optimizers import learning_rate
 from spanbert_jax.phases import phases_of
@@ -48,6 +49,13 @@ def check_allowed(keys: Collection[str]) -> None:
 def changes(before, now, step: int) -> list[Change]:
     """Returns what the config `now` changes after `step` in a run of the config `before`, execution knobs left out."""
     return [Change(step, key, *values) for key, values in config_lib.changed(before, now).items()]
+
+
+def provenance_changes(before: Mapping, now: Mapping, step: int) -> list[Change]:
+    """Returns what else made the run after `step`: other versions of packages, another commit; never refused."""
+    old, new = dict(provenance.flat(before)), dict(provenance.flat(now))
+    keys = [key for key in {**old, **new} if not key.startswith("data.")]  # which has a check of its own
+    return [Change(step, key, old.get(key), new.get(key)) for key in keys if old and old.get(key) != new.get(key)]
 
 
 def refuse(found: list[Change], before, now, allowed: Collection[str], what: str) -> None:

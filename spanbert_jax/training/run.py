@@ -16,6 +16,7 @@ from spanbert_jax.errors import BadStep, Diverged
 from spanbert_jax.optimizers.averages import averaged
 from spanbert_jax.optimizers.guard import moved_on
 from spanbert_jax.phases import Phase
+from spanbert_jax.trackers.tracking import Tracking
 from spanbert_jax.training import sharding
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.metrics import MetricsWriter, NoMetrics, read_metrics
@@ -82,6 +83,7 @@ class Run:
         record: dict,
         checkpoints: Checkpoints,
         watch: Watch | None = None,
+        tracking: Tracking | None = None,
     ):
         """Prepares the loop.
 
@@ -92,10 +94,11 @@ class Run:
           record: written into each checkpoint, beside the state.
           checkpoints: of the workdir.
           watch: called with each step's evaluation; the run ends when it returns True.
+          tracking: gets the metrics too.
         """
         self.config, self.workdir, self.parts, self.part = config, workdir, parts, parts[0]
         self.record, self.checkpoints = record, checkpoints
-        self.watch, self.ended = watch, False
+        self.watch, self.ended, self.tracking = watch, False, tracking
         devices = self.program.mesh.devices.flat
         peak = peak_flops(devices[0])
         self.peak = peak * len(devices) if peak else None
@@ -128,7 +131,7 @@ class Run:
         self.part = next(part for part in self.parts if start <= part.phase.last)
         missing = self.evaluation_missing(start)
         if is_first():
-            self.writer = MetricsWriter(self.workdir, start, total)
+            self.writer = MetricsWriter(self.workdir, start, total, self.tracking)
         more = start < total and not self.evaluation.over(start)
         if more:
             self.writer.log(self.description(opening))
@@ -143,7 +146,7 @@ class Run:
             earlier = "" if more or missing else " before"
             early = f" of {total:,}, since the last evaluations were no better" if done < total else ""
             self.writer.log(f"done{earlier}: {done:,} steps{early} in {self.workdir}")
-        self.writer.close()
+        self.writer.close(stopped=bool(code))
         return code
 
     def train_and_rewind(self, state, start: int, stop: StopSignal) -> tuple[int, int]:

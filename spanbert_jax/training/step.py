@@ -12,6 +12,7 @@ import optax
 from spanbert_jax.model.dropout import row_seeds
 from spanbert_jax.model.parts import Layouts
 from spanbert_jax.model.spec import ModelSpec
+from spanbert_jax.optimizers import Scalars
 from spanbert_jax.optimizers.guard import guard_metrics
 
 Batch = dict[str, jax.Array]
@@ -55,7 +56,7 @@ class TrainState:
     key: jax.Array  # never changes; step n uses fold_in(key, n)
 
 
-def init_state(trainable: Trainable, tx: optax.GradientTransformation, seed: int, start: Any) -> TrainState:
+def init_state(trainable: Trainable, tx: optax.GradientTransformation, seed: int | jax.Array, start: Any) -> TrainState:
     """Returns the state of step 0; `start` goes to trainable.init."""
     init_key, key = jax.random.split(jax.random.key(seed))
     params = trainable.init(init_key, start)
@@ -72,22 +73,19 @@ def microbatches(batch: Batch, number: int) -> Batch:
 
 def make_train_step(
     trainable: Trainable,
-    tx: optax.GradientTransformation,
-    rate: Callable[[jax.Array], jax.Array],
+    optimizer_with: Callable[[Scalars], optax.GradientTransformation],
     accumulation: int,
     lay_out: Callable = lambda grads: grads,
 ) -> Callable:
-    """Returns the function (state, batch) -> (next state, metrics), to be jitted.
+    """Returns the function (state, batch, scalars of the step) -> (next state, metrics), to be jitted.
 
     Args:
       trainable: what is trained.
-      tx: the optimiser, with its learning rate.
-      rate: step -> learning rate, for the metrics.
+      optimizer_with: scalars of a step -> the optimiser.
       accumulation: number of microbatches of a batch. Counts are those of the whole batch, so gradients add up, and the
         result is that of one pass.
       lay_out: gives gradients the layout of the parameters as soon as they exist, so that they are summed in it.
     """
-    optimizer = optax.with_extra_args_support(tx)
 
     def value_and_grad(params, batch, counts):
         def loss_of(params):
@@ -106,13 +104,14 @@ def make_train_step(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return jax.lax.scan(add, zeros, split)[0]
 
-    def train_step(state: TrainState, batch: Batch):
+    def train_step(state: TrainState, batch: Batch, scalars: Scalars):
+        optimizer = optax.with_extra_args_support(optimizer_with(scalars))
         counts = trainable.counts(batch)
         seeds = row_seeds(jax.random.fold_in(state.key, state.step), len(batch["tokens"]))
         compute = accumulate if accumulation > 1 else value_and_grad
         (loss, sums), grads = compute(state.params, batch | {"dropout_seeds": seeds}, counts)
         norm = optax.global_norm(grads)
-        metrics = {"loss": loss, "learning_rate": rate(state.step), "gradient_norm": norm}
+        metrics = {"loss": loss, "learning_rate": scalars.learning_rate, "gradient_norm": norm}
         if trainable.divisor is not None:
             divisor = trainable.divisor(counts)
             grads = jax.tree.map(lambda grad: grad / divisor, grads)

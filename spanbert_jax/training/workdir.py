@@ -1,6 +1,7 @@
 """The folder of a run: its config, the lock that lets only one process write it, and its trained model.
 
 config.json, vocab.txt, tokenizer.json   what the run is
+provenance.json                          what made it: versions, commit, data
 metrics.jsonl, tensorboard/              its metrics
 checkpoints/                             its states
 store/                                   tokenised text, unless data.store names one
@@ -9,9 +10,9 @@ store/                                   tokenised text, unless data.store names
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -24,6 +25,7 @@ from spanbert_jax.model.flash import platform_of
 from spanbert_jax.model.spec import ModelSpec, model_spec
 from spanbert_jax.objectives.pretraining import Objectives, with_heads
 from spanbert_jax.phases import config_at
+from spanbert_jax.provenance import write_provenance
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.resuming import changes, refuse
 
@@ -81,6 +83,12 @@ def write_config(workdir: Path, config, changes: Sequence[dict] = ()) -> None:
     """Writes config.json with what was changed within the run, completely or not at all."""
     with replace_file(workdir / CONFIG_FILE, unique=False) as file:
         file.write(config_lib.to_json(config, changes) + "\n")
+
+
+def write_run(workdir: Path, config, record: Mapping[str, Any]) -> None:
+    """Writes what a run is and what made it, with the record that its checkpoints have."""
+    write_config(workdir, config, record["changes"])
+    write_provenance(workdir, record["provenance"])
 
 
 def write_config_if_absent(workdir: Path, config) -> None:
@@ -221,6 +229,12 @@ def resolve_step(workdir: Path, step: int | None) -> int:
             f"workdir {workdir} has no checkpoint of step {step}; it has those of {', '.join(map(str, steps))}"
         )
     return steps[-1] if step is None else step
+
+
+def record_of(workdir: Path, step: int) -> dict:
+    """Returns the record in the checkpoint of a step, which exists."""
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", read_only=True)) as checkpoints:
+        return checkpoints.record(step)
 
 
 def saved_tokenizer(workdir: Path, fingerprint: str) -> Tokenizer:

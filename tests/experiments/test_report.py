@@ -100,6 +100,19 @@ def test_results_of_fine_tuning_are_its_metrics(tmp_path):
     assert record.metrics == {"valid/f1": 0.5, "test/f1": 0.4}
 
 
+def test_what_made_the_runs_is_shown(sweep, tmp_path):
+    assert tables.provenance_table(arms_of(read_records([sweep]))) is None
+    for name, commit in (("a", "1" * 40), ("b", "2" * 40), ("c", "2" * 40)):
+        run = write_run(tmp_path / name)
+        made = {"versions": {"jax": "0.10.2"}, "git": {"commit": commit, "dirty": False}, "odd": 3}
+        (run / "provenance.json").write_text(json.dumps(made))
+    assert tables.provenance_table(arms_of(read_records([tmp_path]))).rows == [
+        ["versions.jax", "0.10.2"],
+        ["git.commit", f"{'1' * 12} (1 runs), {'2' * 12} (2 runs)"],
+        ["git.dirty", "False"],
+    ]
+
+
 def test_text_is_escaped(tmp_path):
     write_run(tmp_path / "a", name=HOSTILE)
     write_run(tmp_path / "b", masking__rate=0.3)

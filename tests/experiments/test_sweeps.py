@@ -191,6 +191,7 @@ def test_twelve_trials_with_two_workers_one_killed_twice(store, tmp_path):
         assert record.metrics["mlm_loss"] == trial.value
         steps = [line["step"] for line in read_metrics(record.workdir) if "loss" in line]
         assert steps == [2, 4, 6]  # none twice
+    assert len(list((tmp_path / "study" / "compiled").glob("jit_train_step-*-cache"))) == 1  # seeds share a program
 
 
 def postgres_tools() -> Path | None:

@@ -14,7 +14,7 @@ from spanbert_jax.experiments.curve import read_curves
 from spanbert_jax.finetuning.evaluation import BEST
 from spanbert_jax.finetuning.feed import TaskFeed
 from spanbert_jax.finetuning.finetune import prepare, task_program
-from spanbert_jax.finetuning.seeds import finetune_seeds
+from spanbert_jax.finetuning.repeated import finetune_seeds
 from spanbert_jax.finetuning.start import start_of, started
 from spanbert_jax.tasks import TASKS, load
 from spanbert_jax.tasks.fill_spans import SpanFiller

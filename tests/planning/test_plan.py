@@ -38,7 +38,7 @@ def cpu():
 def test_plan_is_of_the_program_that_runs(cpu):
     config = small_config(mesh__data=2, mesh__fsdp=4, model__width=64, eval__every=0)
     plan, program = make_plan(config, cpu, TOKENIZER.vocab_size), small_program(config, 8)
-    sizes = program.compiled(config, lambda line: None).train_step.memory_analysis()
+    sizes = program.compiled(config, lambda line: None).train_step.function.memory_analysis()
     assert (plan.arguments_bytes, plan.temporaries_bytes) == (sizes.argument_size_in_bytes, sizes.temp_size_in_bytes)
     arrays = [leaf for leaf in jax.tree.leaves(program.init(None)) if leaf.dtype != program.state.key.dtype]
     state_bytes = sum(leaf.addressable_shards[0].data.nbytes for leaf in arrays)
@@ -119,6 +119,7 @@ def test_problems_of_a_config_are_reported_together(cpu):
 
 RUN = """
 import json, sys
+import numpy as np
 from pathlib import Path
 from spanbert_jax.training.program import peak_bytes
 from tests.small import batches_of, small_config, small_program, small_store
@@ -135,11 +136,11 @@ batch = program.put(next(batches))
 init = program.init.lower(None).compile()  # compilers take memory too, by processor: up to 150 MB for these programs
 before = kibibytes("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-state = init(None)
+state = init(None, np.int32(0))
 for _ in range(3):
     state, metrics = step(state, batch)
 float(metrics["loss"])
-print(8 * peak_bytes(step) / 1024, kibibytes("VmHWM") - before)
+print(8 * peak_bytes(step.function) / 1024, kibibytes("VmHWM") - before)
 """
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
+from spanbert_jax.provenance import read_provenance
 from spanbert_jax.training.metrics import METRICS_FILE, read_metrics
 from spanbert_jax.training.workdir import CONFIG_FILE, read_config
 
@@ -37,6 +38,11 @@ class Record:
     def step(self) -> int:
         """The last step that was logged."""
         return self.lines[-1]["step"]
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What made the run; empty for runs of earlier releases."""
+        return read_provenance(self.workdir)
 
     @functools.cached_property
     def metrics(self) -> dict[str, float]:

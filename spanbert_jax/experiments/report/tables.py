@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from spanbert_jax import provenance
 from spanbert_jax.experiments.report.comparison import difference, lower_is_better, metrics_of, summarised, values_of
 from spanbert_jax.experiments.report.records import SPEEDS, Arm
 
@@ -85,6 +86,26 @@ def settings_table(arms: Sequence[Arm]) -> Table:
     rows = [[key, *(repr(arm.settings[key]) for arm in arms)] for key in keys]
     note = "" if keys else "All runs have the same config, but for seeds and execution options."
     return Table("What differs", ["key", *(arm.name for arm in arms)], rows, note)
+
+
+def provenance_table(arms: Sequence[Arm]) -> Table | None:
+    """Returns what made the runs: versions, commits, data; None if it was not recorded."""
+    found: dict[str, dict[str, int]] = {}  # by key: runs by value
+    for run in (run for arm in arms for run in arm.runs):
+        for key, value in provenance.flat(run.provenance):
+            shown = str(value)[:12] if key.startswith(("data.", "git.")) else str(value)
+            counts = found.setdefault(key, {})
+            counts[shown] = counts.get(shown, 0) + 1
+    if not found:
+        return None
+    rows = [
+        [
+            key,
+            ", ".join(counts) if len(counts) == 1 else ", ".join(f"{value} ({n} runs)" for value, n in counts.items()),
+        ]
+        for key, counts in found.items()
+    ]
+    return Table("Made with", ["", "of all runs that recorded it"], rows)
 
 
 def differences_table(arms: Sequence[Arm]) -> Table | None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from spanbert_jax.errors import DiskFull, Diverged, InputError
 from spanbert_jax.experiments.report.records import read_records
 from spanbert_jax.experiments.sweeps.plan import Plan, shown
@@ -11,6 +13,8 @@ from spanbert_jax.experiments.sweeps.study import CHANGES, FAILURE, Study, Trial
 from spanbert_jax.finetuning.finetune import finetune
 from spanbert_jax.tasks import TASKS
 from spanbert_jax.training.pretrain import pretrain
+
+CACHE = "compiled"  # folder of a sweep
 
 
 def work(folder: Path, storage: str, plan: Plan, log: Callable[[str], None]) -> int:
@@ -55,7 +59,7 @@ def run(trial: Trial, plan: Plan, log: Callable[[str], None]) -> int:
         return stopped
 
     try:
-        config = plan.config_of(trial.changes)
+        config = with_cache(plan.config_of(trial.changes), trial.study.folder)
         if "task" in config:
             code = finetune(config, trial.workdir, TASKS[config.task.name], watch=watch)
         else:
@@ -76,6 +80,16 @@ def run(trial: Trial, plan: Plan, log: Callable[[str], None]) -> int:
     else:
         trial.finish(value, pruned=stopped)
     return 0
+
+
+def with_cache(config: ConfigDict, folder: Path) -> ConfigDict:
+    """Returns a config whose compiled programs are kept for the other trials, in the folder of the sweep.
+
+    Trials that differ in seed, rates, weight decay or lengths of the schedule alone have the same programs.
+    """
+    cached = config.copy_and_resolve_references().unlock()
+    cached.compile_cache = config.compile_cache or str((folder / CACHE).resolve())
+    return cached.lock()
 
 
 def results(study: Study) -> list[str]:
