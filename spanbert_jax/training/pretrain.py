@@ -85,9 +85,10 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
                 tokenizer.save(workdir)
         export = functools.partial(export_step, workdir, config, tokenizer)
         evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds, suites)]
-        parts = list(map(Part, phases, programs, feeds, evaluations))
         tracking = stack.enter_context(contextlib.closing(started_tracking(config, workdir, record)))
-        run = Run(config, workdir, parts, record, checkpoints, watch, tracking)
+        run = Run(
+            config, workdir, [*map(Part, phases, programs, feeds, evaluations)], record, checkpoints, watch, tracking
+        )
         return run.train(state, opening(config, int(state.step), made))
 
 
