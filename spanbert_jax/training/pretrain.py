@@ -83,13 +83,16 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
             if is_first():
                 write_run(workdir, config, record)
                 tokenizer.save(workdir)
-        export = functools.partial(export_step, workdir, config, tokenizer)
-        evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds, suites)]
+        parts = parts_of(phases, programs, feeds, suites, functools.partial(export_step, workdir, config, tokenizer))
         tracking = stack.enter_context(contextlib.closing(started_tracking(config, workdir, record)))
-        run = Run(
-            config, workdir, [*map(Part, phases, programs, feeds, evaluations)], record, checkpoints, watch, tracking
-        )
+        run = Run(config, workdir, parts, record, checkpoints, watch, tracking)
         return run.train(state, opening(config, int(state.step), made))
+
+
+def parts_of(phases, programs, feeds, suites, export) -> list[Part]:
+    """Returns what the loop runs in each phase, given in lists."""
+    evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds, suites)]
+    return list(map(Part, phases, programs, feeds, evaluations))
 
 
 def training_rows(config, workdir: Path) -> int:
