@@ -48,7 +48,7 @@ def evaluate(
 def _metrics(suite: Suite, model, rows: int, progress: Progress) -> dict[str, float]:
     score = jax.jit(functools.partial(slot_scores, model.spec, ONE_DEVICE, suite.heads))
     batches = progress(suite.batches(rows), suite.count(rows), f"{suite.title}, {suite.label}")
-    return suite.metrics([jax.device_get(score(model.params, batch)) for batch in batches], rows)
+    return suite.metrics(suite.examples([jax.device_get(score(model.params, batch)) for batch in batches], rows))
 
 
 def _refuse(_: str) -> None:

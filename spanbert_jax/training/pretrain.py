@@ -83,15 +83,16 @@ def pretrain(config, workdir: Path, allowed: Collection[str] = (), watch: Watch 
             if is_first():
                 write_run(workdir, config, record)
                 tokenizer.save(workdir)
-        parts = parts_of(phases, programs, feeds, suites, functools.partial(export_step, workdir, config, tokenizer))
+        export = functools.partial(export_step, workdir, config, tokenizer)
+        parts = parts_of(phases, programs, feeds, suites, workdir, export)
         tracking = stack.enter_context(contextlib.closing(started_tracking(config, workdir, record)))
         run = Run(config, workdir, parts, record, checkpoints, watch, tracking)
         return run.train(state, opening(config, int(state.step), made))
 
 
-def parts_of(phases, programs, feeds, suites, export) -> list[Part]:
-    """Returns what the loop runs in each phase, given in lists."""
-    evaluations = [HeldOutEvaluation(*each, export) for each in zip(programs, feeds, suites)]
+def parts_of(phases, programs, feeds, suites, workdir: Path, export) -> list[Part]:
+    """Returns what the loop runs in the phases, given in lists."""
+    evaluations = [HeldOutEvaluation(*each, workdir, export) for each in zip(programs, feeds, suites)]
     return list(map(Part, phases, programs, feeds, evaluations))
 
 

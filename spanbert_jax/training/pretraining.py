@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from spanbert_jax.config import config_problems, evaluation_config
 from spanbert_jax.data.batches import Feed, data_problems, slots_of
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
+from spanbert_jax.folders import replace_file
 from spanbert_jax.interop.families import family_of
 from spanbert_jax.model.encoder import model_problems
 from spanbert_jax.model.flash import platform_of
@@ -24,11 +26,14 @@ from spanbert_jax.objectives.mlm import MLM
 from spanbert_jax.optimizers import optimizer_problems
 from spanbert_jax.phases import Phase, phases_of
 from spanbert_jax.training import sharding
+from spanbert_jax.training.processes import is_first
 from spanbert_jax.training.program import Program, build_program
 from spanbert_jax.training.run import Evaluation
 from spanbert_jax.training.step import Trainable, averages
 from spanbert_jax.zeroshot import Subject, make_suites, suite_problems
 from spanbert_jax.zeroshot.suite import Scores, Suite, slot_scores
+
+EXAMPLES_FILE = "examples.npz"  # metrics of each example of the suites in the last evaluation, by name
 
 
 def all_problems(config, device) -> list[str]:
@@ -146,11 +151,13 @@ class HeldOutEvaluation(Evaluation):
         self,
         program: Program,
         feed: Feed,
-        suites: Sequence[Suite] = (),
+        suites: Sequence[Suite],
+        workdir: Path,
         export: Callable[[int, Any, dict], object] | None = None,
     ):
         """Prepares the evaluation; `export` is called with (step, parameters, metrics) of the steps to export."""
-        config = feed.config
+        config, self.workdir = feed.config, workdir
+        self.examples: dict[str, Any] = {}  # metrics of the last evaluation, by name, of each example
         self.suites = [(suite, suite_scorer(program, suite)) for suite in suites]
         self.rows = config.eval.batch_size
         self.export_every, self.export = config.checkpoint.export_every, export
@@ -181,11 +188,16 @@ class HeldOutEvaluation(Evaluation):
                 scores.append(jax.device_get(scorer(params, batch)))
                 if interrupted():
                     return None
-            metrics |= suite.metrics(scores, self.rows)
+            examples = suite.examples(scores, self.rows)
+            self.examples |= examples
+            metrics |= suite.metrics(examples)
         return metrics
 
     def keep(self, step: int, params, metrics: dict[str, float]) -> None:
-        """Exports the parameters if they are due."""
+        """Writes what the suites found of each example, and exports the parameters if they are due."""
+        if self.examples and is_first():
+            with replace_file(self.workdir / EXAMPLES_FILE, "wb", unique=False) as file:
+                np.savez_compressed(file, **self.examples)
         if self.export and self.export_every and step % self.export_every == 0:
             self.export(step, params, metrics)
 

@@ -93,16 +93,18 @@ class Cloze(Suite):
             found[head] = np.array([log_p[slot].sum() for slot in slots]), np.array([is_top[s].all() for s in slots])
         return found
 
-    def metrics(self, scores: Sequence[Scores], rows: int) -> dict[str, float]:
-        """Returns "LABEL_HEAD_exact" (share of spans) and "LABEL_HEAD_log_likelihood" (mean); by number of words."""
-        words, found = np.array([span.words for span in self.spans]), {f"{self.label}_count": float(len(self.spans))}
+    def examples(self, scores: Sequence[Scores], rows: int) -> dict[str, np.ndarray]:
+        """Returns of each span "LABEL_HEAD_exact" (1 if every token is right) and "LABEL_HEAD_log_likelihood"."""
+        found = {}
         for head, (log_likelihood, exact) in self.span_scores(scores).items():
-            values = {"exact": exact, "log_likelihood": log_likelihood}
-            found |= {f"{self.label}_{head}_{name}": float(each.mean()) for name, each in values.items()}
-            for number in np.unique(words).tolist():
-                of_number = {name: float(each[words == number].mean()) for name, each in values.items()}
-                found |= {f"{self.label}/{head}/{number}_words/{name}": value for name, value in of_number.items()}
+            found[f"{self.label}_{head}_exact"] = exact.astype(np.float32)
+            found[f"{self.label}_{head}_log_likelihood"] = log_likelihood.astype(np.float32)
         return found
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Returns the spans of each number of words."""
+        words = np.array([span.words for span in self.spans])
+        return {f"{number}_words": words == number for number in np.unique(words).tolist()}
 
 
 def choose_spans(rows: Arrays, tokenizer: Tokenizer, longest: int) -> Iterator[Span]:

@@ -95,15 +95,15 @@ class Pairs(Suite):
             np.add.at(sums, self._sentence[chosen], each[MLM.name][0][: len(chosen), 0].astype(np.float64))
         return sums
 
-    def metrics(self, scores: Sequence[Scores], rows: int) -> dict[str, float]:
-        """Returns "LABEL_accuracy", the share of pairs whose good sentence is the more probable one; and by group."""
+    def examples(self, scores: Sequence[Scores], rows: int) -> dict[str, np.ndarray]:
+        """Returns "LABEL_accuracy": 1 for a pair whose good sentence is the more probable one, else 0."""
         sums = self.sentence_scores(scores, rows)
-        right = sums[0::2] > sums[1::2]
-        found = {f"{self.label}_accuracy": float(right.mean())}
-        for group, names in self._groups.items():
-            for name in sorted(set(names)):
-                found[f"{self.label}/{group}/{name}"] = float(right[np.array(names) == name].mean())
-        return found
+        return {f"{self.label}_accuracy": (sums[0::2] > sums[1::2]).astype(np.float32)}
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Returns the pairs of each phenomenon, as "KEY/NAME"."""
+        named = {key: np.array(names) for key, names in self._groups.items()}
+        return {f"{key}/{name}": names == name for key, names in named.items() for name in np.unique(names).tolist()}
 
 
 def read_pairs(file: str) -> tuple[list[str], dict[str, list[str]], list[str]]:

@@ -54,8 +54,20 @@ class Suite(abc.ABC):
         """Returns the number of batches."""
 
     @abc.abstractmethod
-    def metrics(self, scores: Sequence[Scores], rows: int) -> dict[str, float]:
-        """Returns metrics of the scores of batches(rows): "LABEL_..."; those of groups are "LABEL/..."."""
+    def examples(self, scores: Sequence[Scores], rows: int) -> dict[str, np.ndarray]:
+        """Returns metrics of each example, given the scores of batches(rows): "LABEL_...", float32 [examples]."""
+
+    @abc.abstractmethod
+    def groups(self) -> dict[str, np.ndarray]:
+        """Returns groups of examples, by name: bool [examples]."""
+
+    def metrics(self, examples: dict[str, np.ndarray]) -> dict[str, float]:
+        """Returns the means of metrics of examples: "LABEL_..."; those of groups are "LABEL/GROUP/..."."""
+        found = {name: float(values.mean()) for name, values in examples.items()}
+        for group, members in self.groups().items():
+            for name, values in examples.items():
+                found[f"{self.label}/{group}/{name.removeprefix(self.label + '_')}"] = float(values[members].mean())
+        return found
 
 
 def empty_batch(rows: int, length: int, slots: int, pad_id: int) -> Arrays:

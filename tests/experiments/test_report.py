@@ -67,6 +67,25 @@ def test_differences_are_those_of_scipy(sweep):
     assert comparison.difference(one, one, "mlm_loss").verdict == "is within the spread between seeds"
 
 
+def test_examples_are_tested_in_pairs_of_means_over_seeds(tmp_path):
+    random = np.random.default_rng(0)
+    scores = {rate: random.normal(size=(2, 50)) + 4 * rate for rate in LOSSES}
+    for rate, seeds in scores.items():
+        for seed, values in enumerate(seeds):
+            run = write_run(tmp_path / f"{rate}-{seed}", masking__rate=rate, seed=seed)
+            np.savez_compressed(run / "examples.npz", cloze_score=values)
+            with (run / "metrics.jsonl").open("a") as file:
+                line = {"eval/cloze_score": values.mean(), "eval/cloze/1_words/score": values[:9].mean()}
+                file.write(json.dumps({"step": 10} | line) + "\n")
+    one, other = arms_of(read_records([tmp_path]))
+    found = comparison.difference(one, other, "cloze_score")
+    assert found.p_examples == stats.ttest_rel(scores[0.3].mean(0), scores[0.15].mean(0)).pvalue < 0.05
+    assert math.isnan(comparison.difference(one, other, "mlm_loss").p_examples)
+    assert "cloze/1_words/score" not in comparison.metrics_of([one])
+    (group,) = tables.groups_table([one, other]).rows
+    assert group[0] == "cloze/1_words/score" and group[1].startswith(f"{scores[0.15][:, :9].mean():.4g}")
+
+
 def test_other_seeds_are_tested_unpaired_and_single_ones_not_at_all(sweep, tmp_path):
     for seed, loss in ((7, 5.4), (8, 5.9)):
         write_run(tmp_path / "b" / str(seed), loss, masking__rate=0.4, seed=seed)

@@ -79,7 +79,10 @@ def test_scores_are_those_of_filling_the_spans(run, rows):
 
 def test_metrics_during_training_are_those_after_it(run, tmp_path, monkeypatch):
     """During training on eight devices, after it on one."""
-    (line,) = [line for line in read_metrics(run) if "eval/cloze_count" in line]
+    (line,) = [line for line in read_metrics(run) if "eval/cloze_mlm_exact" in line]
+    with np.load(run / "examples.npz") as examples:
+        for name, values in examples.items():
+            assert values.mean() == pytest.approx(line[f"eval/{name}"], rel=1e-5)
     file = run.parent / "grammar.jsonl"
     flags = [f"--suites=cloze,pairs={file},pairs_by_word={file}", "--batch_size=5", f"--json={tmp_path / 'out.json'}"]
     monkeypatch.setattr(sys, "argv", ["evaluate", f"--workdir={run}", *flags])

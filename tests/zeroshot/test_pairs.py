@@ -70,11 +70,11 @@ def test_scores_are_those_of_a_plain_loop_whatever_the_batches(file, model, by_w
         scores = scores_of(suite, model, rows)
         assert len(scores) == suite.count(rows)
         np.testing.assert_allclose(suite.sentence_scores(scores, rows), expected, rtol=1e-5)
-    metrics, sums = suite.metrics(scores, 64), np.array(expected).reshape(-1, 2)
+    metrics, sums = suite.metrics(suite.examples(scores, 64)), np.array(expected).reshape(-1, 2)
     right = (sums[:, 0] > sums[:, 1]).tolist()
     assert metrics["pairs_accuracy"] == np.mean(right)
-    assert metrics["pairs/UID/agreement"] == np.mean([right[0], right[3]])
-    assert metrics["pairs/UID/islands"] == right[1]
+    assert metrics["pairs/UID/agreement/accuracy"] == np.mean([right[0], right[3]])
+    assert metrics["pairs/UID/islands/accuracy"] == right[1]
 
 
 def test_words_hide_their_ends(file):

@@ -33,6 +33,7 @@ class Difference:
     spread: float  # standard deviation between seeds, pooled over the two arms; nan if neither has two seeds
     p: float  # of a t-test, paired over the seeds that both have; nan if there are fewer than two
     paired: int  # number of those seeds; 0: Welch's test, for unequal variances
+    p_examples: float = math.nan  # of a paired t-test over examples, each a mean over seeds; nan if they are unknown
 
     @property
     def verdict(self) -> str:
@@ -44,7 +45,12 @@ class Difference:
 
 
 def metrics_of(arms: Sequence[Arm]) -> list[str]:
-    """Returns the names of the metrics that any run has, in their order."""
+    """Returns the names of the metrics that any run has, in their order, without those of groups of examples."""
+    return [name for name in all_metrics_of(arms) if name.count("/") < 2]
+
+
+def all_metrics_of(arms: Sequence[Arm]) -> list[str]:
+    """Returns the names of all metrics that any run has, in their order."""
     return list(dict.fromkeys(name for arm in arms for run in arm.runs for name in run.metrics))
 
 
@@ -83,7 +89,25 @@ def difference(first: Arm, second: Arm, metric: str) -> Difference | None:
     freedom = len(one) + len(other) - 2
     squares = sum(float(np.sum((np.array(values) - np.mean(values)) ** 2)) for values in (one, other))
     spread = math.sqrt(squares / freedom) if freedom else math.nan
-    return Difference(metric, first.name, second.name, float(np.mean(other) - np.mean(one)), spread, p, paired)
+    of_examples = p_of_examples(first, second, metric)
+    gap = float(np.mean(other) - np.mean(one))
+    return Difference(metric, first.name, second.name, gap, spread, p, paired, of_examples)
+
+
+def p_of_examples(first: Arm, second: Arm, metric: str) -> float:
+    """Returns p of a t-test over the examples that both arms were evaluated on, each a mean over the arm's seeds.
+
+    It says whether the models at hand differ on such examples, not whether other seeds would. nan without examples.
+    """
+    of_arms = []
+    for arm in (first, second):
+        found = [run.examples[metric] for run in arm.runs if metric in run.examples]
+        of_arms.append(np.mean(found, axis=0) if found and len({len(each) for each in found}) == 1 else None)
+    one, other = of_arms
+    if one is None or other is None or len(one) != len(other) or len(one) < 2:
+        return math.nan
+    gaps = other - one
+    return float(stats.ttest_1samp(gaps, 0).pvalue) if gaps.any() else 1.0
 
 
 def lower_is_better(metric: str) -> bool:

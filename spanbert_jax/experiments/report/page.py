@@ -68,6 +68,7 @@ def make_report(paths: Sequence[Path], output: Path, samples: int, log: Callable
     records = read_records(paths)
     arms = arms_of(records)
     every = [tables.metrics_table(arms), tables.differences_table(arms), tables.settings_table(arms)]
+    every.append(tables.groups_table(arms))
     every += [hyperparameters.importance_table(arms), tables.speed_table(arms), tables.provenance_table(arms)]
     shown = [table for table in every if table]
     title = arms[0].name if len(arms) == 1 else f"{len(records)} runs, {len(arms)} arms"

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.errors import InputError
 from spanbert_jax.provenance import read_provenance
 from spanbert_jax.training.metrics import METRICS_FILE, read_metrics
+from spanbert_jax.training.pretraining import EXAMPLES_FILE
 from spanbert_jax.training.workdir import CONFIG_FILE, read_config
 
 DEPTH = 3  # of folders that are searched for runs
@@ -59,6 +61,15 @@ class Record:
         for line in self.lines:
             last |= {key.removeprefix(EVALUATION): value for key, value in line.items() if key.startswith(EVALUATION)}
         return {name: value for name, value in last.items() if value is not None and not name.endswith(NOT_COMPARED)}
+
+    @functools.cached_property
+    def examples(self) -> dict[str, np.ndarray]:
+        """Metrics of each example in the last evaluation, by name: [examples]."""
+        file = self.workdir / EXAMPLES_FILE
+        if not file.is_file():
+            return {}
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     @property
     def speed(self) -> dict[str, float]:

@@ -7,7 +7,14 @@ import math
 from collections.abc import Sequence
 
 from spanbert_jax import provenance
-from spanbert_jax.experiments.report.comparison import difference, lower_is_better, metrics_of, summarised, values_of
+from spanbert_jax.experiments.report.comparison import (
+    all_metrics_of,
+    difference,
+    lower_is_better,
+    metrics_of,
+    summarised,
+    values_of,
+)
 from spanbert_jax.experiments.report.records import SPEEDS, Arm
 
 MOST_DIFFERENCES = 60  # rows of the table of differences
@@ -60,6 +67,15 @@ def metrics_table(arms: Sequence[Arm]) -> Table:
     ]
     note = "Means over the runs of an arm, which differ in their seed alone, and their standard deviation."
     return Table("Metrics", ["arm", "runs", "steps", *metrics], rows, note, frozenset(best))
+
+
+def groups_table(arms: Sequence[Arm]) -> Table | None:
+    """Returns the metrics of groups of examples, such as phenomena, a line each; None if there are none."""
+    rows = []
+    for metric in (name for name in all_metrics_of(arms) if name.count("/") > 1):
+        cells = [summarised(list(values_of(arm, metric).values())) for arm in arms]
+        rows.append([metric, *(str(cell) if cell else "" for cell in cells)])
+    return Table("Groups of examples", ["metric", *(arm.name for arm in arms)], rows) if rows else None
 
 
 def _steps(arm: Arm) -> str:
@@ -120,23 +136,25 @@ def differences_table(arms: Sequence[Arm]) -> Table | None:
             f"{each.difference:+.4g}",
             "" if math.isnan(each.spread) else f"{each.spread:.2g}",
             "" if math.isnan(each.p) else f"{each.p:.2g}" + (f" ({each.paired} pairs)" if each.paired else ""),
+            "" if math.isnan(each.p_examples) else f"{each.p_examples:.2g}",
             each.verdict,
         ]
         for each in shown[:MOST_DIFFERENCES]
     ]
     note = (
         "Spread: standard deviation between seeds, pooled over both arms. p: t-test, paired by seed where seeds are "
-        "common, else Welch's. No correction is made for the number of comparisons."
+        "common, else Welch's. p of examples: t-test paired by example, of the means over seeds; it is about these "
+        "models, not about other seeds. No correction is made for the number of comparisons."
     )
     if len(shown) > len(rows):
         note += f" {len(shown) - len(rows)} more are left out."
-    columns = ["arm and metric", f"difference to {arms[0].name}", "spread", "p", ""]
+    columns = ["arm and metric", f"difference to {arms[0].name}", "spread", "p", "p of examples", ""]
     return Table("Differences", columns, rows, note)
 
 
 def runs_csv(arms: Sequence[Arm]) -> str:
     """Returns a line of CSV for each run: arm, folder, seed, step, the knobs that differ, and its metrics."""
-    keys, metrics = list(arms[0].settings) if arms else [], metrics_of(arms)
+    keys, metrics = list(arms[0].settings) if arms else [], all_metrics_of(arms)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "workdir", "seed", "step", *keys, *metrics, *SPEEDS])
