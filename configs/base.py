@@ -191,7 +191,7 @@ KNOBS: Sections = {
         ),
         "dtype": Knob(
             "auto",
-            "type of activations; auto: bfloat16 on TPU and GPU, float32 on CPU",
+            "type of activations; auto: bfloat16 on TPUs and GPUs from Ampere on, else float32",
             one_of("auto", "float32", "bfloat16"),
         ),
         "attention": Execution(

@@ -23,7 +23,7 @@ PARTS: dict[str, dict[str, object]] = {
         "model.depth_scaled_init": False,
         "model.norm_eps": 1e-12,
     },
-    "Muon": {"optimizer.name": "adamw"},
+    "Muon": {"optimizer.name": "adamw", "optimizer.beta2": 0.999},
     "mask rate 30 %": {"masking.rate": 0.15},
 }
 
@@ -36,7 +36,8 @@ def get_config(variant: str = "parts"):
     config = (spanbert if suite.startswith("table") else modern).get_config(size)
     if suite == "parts":
         config.masking.rate = 0.3
-    config.eval.masking = ("rate=0.15", "schemes=geometric_span")
+    config.eval.masking = ("rate=0.15", "schemes=geometric_span", "replacement=span")
+    config.eval.suites = ("cloze",)
     config.name = f"{suite}-{size}"
     return config
 

@@ -8,7 +8,10 @@ import pytest
 from spanbert_jax import devices
 from spanbert_jax.devices import DEVICES, GIB, TABLE, cpu_device, device_of, measured_copy_bandwidth, peak_flops
 
-PUBLISHED_GIB = {"v4": 32, "v5e": 16, "v5p": 96, "v6e": 32, "v100": 32, "a100": 80, "h100": 80}
+TPUS = {"v4": 32, "v5e": 16, "v5p": 96, "v6e": 32, "v7": 96}
+GPUS = {"v100": 32, "a100": 80, "a100-pcie": 80, "a100-40": 40, "a100-40-pcie": 40, "h100": 80, "h100-pcie": 80}
+GPUS |= {"h100-nvl": 94, "h200": 141, "h200-nvl": 141, "b200": 180, "t4": 16, "l4": 24, "l40": 48, "l40s": 48}
+PUBLISHED_GIB = TPUS | GPUS
 
 
 def device_of_kind(kind: str):
@@ -30,8 +33,20 @@ def device_of_kind(kind: str):
         ("NVIDIA A100-SXM4-80GB", "a100"),
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("TPU v3", None),
-        ("NVIDIA H100 PCIe", None),
-        ("NVIDIA H200", None),
+        ("TPU7x", "v7"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40", "l40"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40-pcie"),
+        ("NVIDIA A100 80GB PCIe", "a100-pcie"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H200 NVL", "h200-nvl"),
+        ("NVIDIA B200", "b200"),
+        ("NVIDIA GH200 480GB", None),
         ("cpu", None),
     ],
 )
@@ -51,13 +66,13 @@ def test_table_is_complete():
 @pytest.mark.parametrize("device", TABLE, ids=lambda device: device.name)
 def test_figures_have_the_right_magnitude(device):
     """Mistaking bits for bytes, both directions for one, or GB for MB would violate one of these bounds."""
-    is_gpu = device.name in ("v100", "a100", "h100")
+    is_gpu = device.name in GPUS
     share = device.memory_bytes / (PUBLISHED_GIB[device.name] * GIB)
     assert 0.7 < share < 0.75 if is_gpu else 0.95 < share < 1
-    assert 100e12 <= device.peak_flops < 1e15
-    assert 500e9 < device.memory_bandwidth < 5e12
+    assert 50e12 <= device.peak_flops < 3e15
+    assert 250e9 < device.memory_bandwidth < 1e13
     assert 100 < device.peak_flops / device.memory_bandwidth < 600  # FLOPs per byte
-    assert device.memory_bandwidth / 30 < device.link_bandwidth < device.memory_bandwidth / 5
+    assert device.memory_bandwidth / 40 < device.link_bandwidth < device.memory_bandwidth / 5
     assert 3e9 < device.network_bandwidth <= 50e9 and device.network_bandwidth < device.link_bandwidth
 
 

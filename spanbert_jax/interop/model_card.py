@@ -175,7 +175,7 @@ def model_card(
         f"| {name} | {line['step']:,} | {value:.6g} |"
         for line in metrics
         for name, value in line.items()
-        if name != "step" and value is not None
+        if name != "step" and value is not None and name.count("/") < 3  # without those of groups of examples
     ]
     now = config_at(config, step)
     return CARD.format(

@@ -16,6 +16,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 PLATFORMS = {"cudnn": ("gpu",), "splash": ("tpu", "cpu")}  # on which each kernel runs
 FASTEST = {"gpu": "cudnn", "tpu": "splash"}  # what "auto" prefers; on a CPU, splash is for tests only
 
+OLD_GPU = "old gpu"  # see platform_of
+
 WINDOWS = ("global", "local")  # attention patterns that are no more than windows; see parts.PATTERNS
 
 LANES = 128  # of a TPU's vector registers: splash splits rows into blocks whose size is a multiple of this
@@ -23,14 +25,16 @@ MAX_BLOCK = 512  # positions; the scores of a block take 1 MiB of VMEM, besides 
 
 
 def platform_of(device: jax.Device) -> str:
-    """Returns "cpu", "tpu", "gpu" or "other gpu".
+    """Returns "cpu", "tpu", "gpu", "old gpu" or "other gpu".
 
-    "other gpu" is one that cuDNN's kernel excludes: of another maker, or older than Ampere.
+    cuDNN's kernel excludes the last two: older than Ampere, which has no products of bfloat16 either; another maker's.
     """
-    capability = getattr(device, "compute_capability", "")  # "9.0" of an H100, "gfx942" of an MI300
-    if device.platform == "gpu" and not (capability[:1].isdigit() and float(capability) >= 8):
+    if device.platform != "gpu":
+        return device.platform
+    capability = getattr(device, "compute_capability", "")  # "9.0" of an H100, "7.0" of a V100, "gfx942" of an MI300
+    if not capability[:1].isdigit():
         return "other gpu"
-    return device.platform
+    return "gpu" if float(capability) >= 8 else OLD_GPU
 
 
 def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:

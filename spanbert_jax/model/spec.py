@@ -88,7 +88,7 @@ def model_spec(config, vocab_size: int, platform: str) -> ModelSpec:
     """Returns the ModelSpec of a valid config on a platform, as flash.platform_of names it."""
     values = config.model.to_dict() | {"attention": implementation(config, platform)}
     if values["dtype"] == "auto":
-        values["dtype"] = "float32" if platform == "cpu" else "bfloat16"
+        values["dtype"] = "float32" if platform in ("cpu", flash.OLD_GPU) else "bfloat16"
     values |= {"dtype": jnp.dtype(values["dtype"]), "vocab_size": vocab_size, "max_targets": config.masking.max_targets}
     fields = {field.name for field in dataclasses.fields(ModelSpec)}
     options = tuple((name, value) for name, value in values.items() if name not in fields)

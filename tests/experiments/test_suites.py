@@ -4,6 +4,7 @@ import pytest
 
 from spanbert_jax.config import changed, load_config, sweep_of, with_changes
 from spanbert_jax.configs import modern, spanbert
+from spanbert_jax.experiments.pretraining_quality import MASKS
 from spanbert_jax.model.encoder import model_problems
 from spanbert_jax.training.pretraining import all_problems
 
@@ -24,7 +25,7 @@ def test_every_arm_is_valid_and_has_its_own_name(suite):
     assert len({arm["name"] for arm in arms}) == len(arms) == ARMS[suite]
     for arm in arms:
         assert all_problems(with_changes(config, arm), Cpu()) == [], arm["name"]
-        assert with_changes(config, arm).eval.masking == ("rate=0.15", "schemes=geometric_span")
+        assert with_changes(config, arm).eval.masking == config.eval.masking == MASKS
 
 
 def test_parts_lead_from_the_one_recipe_to_the_other():

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spanbert_jax.configs import base
 from spanbert_jax.model import flash
 from spanbert_jax.model.attention import attend, attend_in_blocks, visible, xla
 from spanbert_jax.model.encoder import model_problems
@@ -229,12 +230,23 @@ def test_a_name_is_taken_or_refused_but_never_changed(name, rate, platform):
         ("gpu", "9.0", "gpu"),
         ("gpu", "12.0", "gpu"),
         ("gpu", "8.0", "gpu"),
-        ("gpu", "7.5", "other gpu"),
+        ("gpu", "7.5", "old gpu"),
+        ("gpu", "7.0", "old gpu"),
         ("gpu", "gfx942", "other gpu"),
     ],
 )
 def test_platform_of_a_gpu(platform, capability, told):
     assert flash.platform_of(SimpleNamespace(platform=platform, compute_capability=capability)) == told
+
+
+@pytest.mark.parametrize(
+    "platform, dtype",
+    [("cpu", "float32"), ("old gpu", "float32"), ("gpu", "bfloat16"), ("other gpu", "bfloat16"), ("tpu", "bfloat16")],
+)
+def test_activations_are_bfloat16_where_there_are_products_of_them(platform, dtype):
+    config = base.get_config()
+    assert model_spec(config, 100, platform).dtype == dtype
+    assert model_spec(config, 100, platform).attention == "xla"  # attention dropout
 
 
 def test_platform_of_others():
