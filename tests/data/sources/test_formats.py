@@ -35,18 +35,18 @@ def refusal(paths, format="auto"):
 @pytest.mark.parametrize(
     "name, data",
     [
-        ("c4-train.00000-of-01024.json.gz", gzip.compress(LINES)),
+        ("c4-train.00000-of-01024.json.gz", gzip.compress(LINES, mtime=0)),
         ("part-00000-1c2f.json", LINES),  # of Spark
         ("part-00000-1c2f.json.bz2", bz2.compress(LINES)),
         ("A.JSON", LINES),
-        ("a.jsonl.GZ", gzip.compress(LINES)),
+        ("a.jsonl.GZ", gzip.compress(LINES, mtime=0)),
         ("a.JsonL", LINES),
         ("a.ndjson", LINES),
         ("array.json", ARRAY),
-        ("array.json.gz", gzip.compress(ARRAY)),
+        ("array.json.gz", gzip.compress(ARRAY, mtime=0)),
         ("array.jsonl", b"\xef\xbb\xbf \n" + ARRAY),
         ("a.txt", PLAIN),
-        ("A.TXT.GZ", gzip.compress(PLAIN)),
+        ("A.TXT.GZ", gzip.compress(PLAIN, mtime=0)),
         ("no_suffix", PLAIN),
         ("novel.part1", PLAIN),
         ("a.md", PLAIN),
@@ -92,14 +92,14 @@ def test_output_of_wikiextractor(tmp_path):
         (b'\n<doc id="12" url="" title="">', "output of WikiExtractor, not plain text; give its format, wiki"),
         (b"<!DOCTYPE html>", "markup; extract its text; if it is plain text all the same, give its format, text"),
         (b"%PDF-1.7\n", "a PDF"),
-        (gzip.compress(PLAIN), "compressed; add .gz"),
+        (gzip.compress(PLAIN, mtime=0), "compressed; add .gz"),
         (PLAIN.decode().encode("utf-16"), "UTF-16; convert it (iconv -f UTF-16 -t UTF-8)"),
         (PLAIN.decode().encode("utf-16-le"), "binary data"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.txt.gz"])
 def test_what_begins_as_no_text_does_is_refused(name, data, what, tmp_path):
-    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (tmp_path / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     assert f"corpus: {tmp_path / name}: {what}" in refusal([tmp_path / name])
 
 
@@ -149,7 +149,7 @@ def test_all_files_are_refused_at_once_a_line_for_each_reason(tmp_path):
 
 def test_all_damaged_archives_are_named_at_once(tmp_path):
     for name in ("a.txt.gz", "b.json.gz", "c.txt.gz"):
-        (tmp_path / name).write_bytes(gzip.compress(LINES)[:9] if name < "c" else gzip.compress(PLAIN))
+        (tmp_path / name).write_bytes(gzip.compress(LINES, mtime=0)[:9] if name < "c" else gzip.compress(PLAIN, mtime=0))
     with pytest.raises(InputError) as error:
         read(f"{tmp_path}/*")
     assert [line.split(" is ")[0] for line in str(error.value).splitlines()] == [
