@@ -28,11 +28,13 @@ from spanbert_jax.training import sharding
 from spanbert_jax.training.metrics import read_metrics
 from spanbert_jax.training.pretrain import log, pretrain
 from spanbert_jax.training.pretraining import pretraining_program
+from spanbert_jax.zeroshot.suite import BOTH
 
 SCRATCH = "scratch"
 TASKS_COMPARED, EPOCHS = ("wnut_spans", "polarity"), 4
 VOCABULARY = 8_192  # tokens; a small one, whose products do not take most of a step
 LOSS = f"{MLM.name}_loss"
+CLOZE_WORDS = (2, 3, 4)
 MASKS = ("rate=0.15", "schemes=geometric_span", "replacement=span")  # of the evaluation, the same for all
 
 
@@ -104,7 +106,7 @@ def recipe(name: str, store: Path, steps: int, seed: int) -> ConfigDict:
     config.seed, config.total_steps = seed, steps
     config.data.store, config.data.vocab = str(store), str(store)
     config.optimizer.warmup_steps = steps // 10
-    config.eval.update(dict(every=steps, masking=MASKS))
+    config.eval.update(dict(every=steps, masking=MASKS, suites=("cloze",)))
     config.checkpoint.update(dict(every=100, keep_last=1))
     config.log_every = 20
     return config
@@ -142,10 +144,21 @@ def held_out(workdir: Path, seeds: int) -> dict[str, dict[str, list[float]]]:
 
 
 def loss_table(losses: dict[str, dict[str, list[float]]], steps: dict[str, int]) -> list[str]:
-    """Returns the lines of a Markdown table of held-out losses: means, and the values of the seeds."""
-    lines = ["| recipe | steps | held-out MLM loss |", "|---|---|---|"]
+    """Returns the lines of a Markdown table of the last evaluations: means, and the values of the seeds.
+
+    Span cloze is that of spans of 2 to 4 words: the share that is filled right, and the log-likelihood of a span.
+    """
+    shown = {"held-out MLM loss": ([LOSS], 1, 3)}
+    for head, title in ((MLM.name, "MLM"), (BOTH, "MLM and SBO")):
+        for metric, what, factor, digits in (("exact", "right, %", 100, 2), ("log_likelihood", "log-likelihood", 1, 2)):
+            keys = [f"cloze/{words}_words/{head}_{metric}" for words in CLOZE_WORDS]
+            shown[f"spans by {title}: {what}"] = (keys, factor, digits)
+    lines = [f"| recipe | steps | {' | '.join(shown)} |", "|---" * (2 + len(shown)) + "|"]
     for name, metrics in losses.items():
-        values = metrics[LOSS]
-        each = ", ".join(f"{value:.3f}" for value in values)
-        lines.append(f"| {name} | {steps[name]:,} | {statistics.mean(values):.3f} ({each}) |")
+        cells = []
+        for keys, factor, digits in shown.values():
+            values = [factor * statistics.mean(each) for each in zip(*(metrics.get(key, ()) for key in keys))]
+            each = ", ".join(f"{value:.{digits}f}" for value in values)
+            cells.append(f"{statistics.mean(values):.{digits}f} ({each})" if values else "")
+        lines.append(f"| {name} | {steps[name]:,} | {' | '.join(cells)} |")
     return lines
