@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import time
 
 import pytest
 
@@ -40,6 +41,9 @@ def test_all_sides_have_one_vocabulary_and_size_and_the_same_text(tmp_path, monk
     monkeypatch.setattr(quality, "pretrain", pretrain)
     monkeypatch.setattr(quality, "our_scores", our_scores)
     monkeypatch.setattr(quality, "VOCABULARY", 300)
+    monkeypatch.setattr(
+        quality, "step_of", lambda config, store: lambda: time.sleep(0.001 * config.model.mlp_width / 768)
+    )
     figures = quality.pretraining_quality(data, tmp_path / "out", minutes=0.1)
     store, names = tmp_path / "out" / "store", list(quality.RECIPES)
     assert open_store(store).tokenizer().vocab_size <= 300
