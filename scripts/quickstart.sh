@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the project into .venv, pretrains a tiny model on the embedded corpus (about 4 minutes on two CPU cores),
+# Installs the project into .venv, pretrains a tiny model on the embedded corpus (about 6 minutes on two CPU cores),
 # plots its losses, fills held-out spans, and exports it for Hugging Face. Run it again to resume an interrupted run.
 #   bash scripts/quickstart.sh [--plain] [WORKDIR]
 # --plain takes SpanBERT's own recipe (configs/spanbert.py:tiny) instead of today's (configs/modern.py:tiny).

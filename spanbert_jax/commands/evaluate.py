@@ -9,11 +9,13 @@ cloze=FILE          the same for a text on each line of a file
 """
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
 from spanbert_jax import cli
-from spanbert_jax.folders import replace_file
+from spanbert_jax.errors import InputError
+from spanbert_jax.folders import atomic_file
 
 
 def main() -> int:
@@ -25,6 +27,8 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=64, help="rows of a batch (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the metrics to a file")
     flags = cli.parse(parser)
+    if flags.batch_size < 1:
+        raise InputError(f"--batch_size must be at least 1, not {flags.batch_size}")
     from rich.console import Console  # slow imports, so after the flags are checked
     from rich.progress import track
     from rich.table import Table
@@ -34,14 +38,14 @@ def main() -> int:
     def progress(batches, number: int, what: str):
         return track(batches, total=number, description=what, console=Console(stderr=True), transient=True)
 
-    metrics = evaluate(flags.workdir, flags.step, flags.suites.split(","), flags.batch_size, progress)
     console = Console(highlight=False)
-    for label, values in metrics.items():
-        table = Table("metric", "value", title=label, title_justify="left")
-        for name, value in values.items():
-            table.add_row(name.removeprefix(label).lstrip("/_"), f"{value:.4g}")
-        console.print(table)
-    if flags.json:
-        with replace_file(flags.json, unique=False) as file:
-            json.dump(metrics, file, indent=2)
+    with atomic_file(flags.json) if flags.json else contextlib.nullcontext() as file:  # fails before the work
+        metrics = evaluate(flags.workdir, flags.step, flags.suites.split(","), flags.batch_size, progress)
+        for label, values in metrics.items():
+            table = Table("metric", "value", title=label, title_justify="left")
+            for name, value in values.items():
+                table.add_row(name.removeprefix(label).lstrip("/_"), f"{value:.4g}")
+            console.print(table)
+        if file:
+            file.write(json.dumps(metrics, indent=2) + "\n")
     return 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from spanbert_jax import config as config_lib
 from spanbert_jax import provenance
-from spanbert_jax.data.batches import Feed, data_problems, feeds_of, open_corpus
+from spanbert_jax.data.batches import Feed, feeds_of, open_corpus
 from spanbert_jax.data.mixture import Mixture, unknown_warnings
 from spanbert_jax.errors import InputError
 from spanbert_jax.phases import phases_of
@@ -103,8 +103,7 @@ def training_rows(config, workdir: Path) -> int:
       InputError: the config, the corpus or the workdir must be fixed.
     """
     tokenizer = tokenizer_of_run(config, workdir)
-    if problems := data_problems(config):
-        raise InputError("\n".join(problems))
+    checked_mesh(config, jax.devices())  # names all problems before text is tokenised
     with locked(workdir):
         mixture = open_corpus(config, tokenizer, workdir, log)
         return Feed(config, mixture, tokenizer).train.num_rows

@@ -59,6 +59,8 @@ def _problems(config, device) -> list[str]:
         *optimizer_problems(config.optimizer),
     ]
     problems += suite_problems(config.eval.suites)
+    if config.eval.suites and not config.eval.every:
+        problems.append("eval.suites are evaluated every eval.every steps, and that is 0: raise it")
     every, evaluated = config.checkpoint.export_every, config.eval.every
     if every and (not evaluated or every % evaluated):
         problems.append(
@@ -210,7 +212,7 @@ def suites_of(feed: Feed, tokenizer: Tokenizer) -> list[Suite]:
     """
     config = feed.config
     subject = Subject(config, tokenizer, objectives.with_heads(config), list(feed.valid.values()))
-    return make_suites(config.eval.suites if config.eval.every else (), subject)
+    return make_suites(config.eval.suites, subject)
 
 
 def suite_scorer(program: Program, suite: Suite) -> Callable[[Any, dict[str, np.ndarray]], Scores]:

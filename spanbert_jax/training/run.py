@@ -128,7 +128,7 @@ class Run:
         """
         start, total = int(state.step), self.config.total_steps
         done = start
-        self.part = next(part for part in self.parts if start <= part.phase.last)
+        self.part = next((part for part in self.parts if start <= part.phase.last), self.parts[-1])
         missing = self.evaluation_missing(start)
         if is_first():
             self.writer = MetricsWriter(self.workdir, start, total, self.tracking)

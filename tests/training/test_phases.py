@@ -169,6 +169,13 @@ def test_phases_to_come_may_change_and_earlier_ones_may_not(run, store, tmp_path
     assert pretrain(phased(store, phases=later), stopped) == 0
 
 
+def test_a_run_beyond_its_lowered_length_is_done(store, tmp_path, capsys):
+    steady = dict(optimizer__schedule="constant", phases=(), eval__every=0)
+    assert pretrain(phased(store, total_steps=6, **steady), tmp_path / "run") == 0
+    assert pretrain(phased(store, total_steps=4, **steady), tmp_path / "run") == 0
+    assert "done before: 6 steps" in capsys.readouterr().out
+
+
 def test_phases_of_the_same_shapes_share_their_program():
     config = small_config(phases=("5: masking.geometric_p=0.3", "10: batch_size=8"))
     phases = phases_of(config)

@@ -83,7 +83,9 @@ def test_compiled_programs_are_kept_for_the_next_start(store, tmp_path):
         kept = {path.name for path in (tmp_path / "cache").iterdir() if path.name.endswith("-cache")}
         assert any("train_step" in name for name in kept)
         assert hits_of_a_run("two") >= first + len(kept)
-        assert {path.name for path in (tmp_path / "cache").iterdir() if path.name.endswith("-cache")} == kept
+        now = {path.name for path in (tmp_path / "cache").iterdir() if path.name.endswith("-cache")}
+        # Others may be new on a busy machine: what compiles in less than half a second is not kept.
+        assert kept <= now and not any("train_step" in name for name in now - kept)
     finally:
         jax.monitoring.unregister_event_listener(listener)
         program_lib.keep_compiled(before)

@@ -100,6 +100,10 @@ def test_texts_of_a_file_serve_models_that_are_no_runs(run, tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["evaluate", f"--workdir={run}", f"--suites=cloze={tmp_path / 'texts.txt'}"])
     assert evaluate.main() == 0
     assert "both_exact" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*sys.argv, f"--json={tmp_path / 'no' / 'folder.json'}"])
+    with pytest.raises(InputError, match="no"):  # before the work
+        evaluate.main()
+    monkeypatch.setattr(sys, "argv", sys.argv[:-1])
     (tmp_path / "texts.txt").write_text("Short.\n")
     with pytest.raises(InputError, match="no block of the text has words enough"):
         evaluate.main()
@@ -110,6 +114,8 @@ def test_wrong_suites_are_refused_before_the_run(store, tmp_path):
     with pytest.raises(InputError, match="(?s)there is no kind 'poem'.*there is no file absent"):
         pretrain(config, tmp_path / "run")
     (tmp_path / "pairs.jsonl").write_text('{"good": "x"}\n')
+    with pytest.raises(InputError, match="eval.suites are evaluated every eval.every steps"):
+        pretrain(small_config(data__store=str(store.folder), eval__suites=("cloze",), eval__every=0), tmp_path / "run")
     config.eval.suites = (f"pairs={tmp_path / 'pairs.jsonl'}",)
     with pytest.raises(InputError, match="pairs.jsonl, line 1: needs the texts"):
         pretrain(config, tmp_path / "run")
