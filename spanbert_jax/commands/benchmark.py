@@ -37,6 +37,7 @@ def main() -> int:
         arguments += [flags.init, tuple(filter(None, flags.tasks.split(",")))]
     if flags.suite == "pretraining_quality":
         arguments.append(flags.minutes)
+    cli.keep_memory()
     from spanbert_jax.experiments.benchmark import SUITES
 
     figures = SUITES[flags.suite](*arguments)

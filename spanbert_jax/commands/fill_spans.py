@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--top_k", type=int, default=3, help="tokens to report per hidden token (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=16, help="texts per batch (default: %(default)s)")
     flags = cli.parse(parser)
+    cli.keep_memory()
     from rich.console import Console  # slow imports, so after the flags are checked
 
     from spanbert_jax.tasks import fill_spans, filled_output, held_out, marks

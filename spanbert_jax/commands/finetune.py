@@ -25,6 +25,7 @@ def main() -> int:
         "which it is validated on, in workdir/fold_1, ...",
     )
     flags = cli.parse(parser)
+    cli.keep_memory()
     if flags.init:
         flags.config.init.path = flags.init
     if "task" not in flags.config:

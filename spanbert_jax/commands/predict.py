@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--score", action="store_true", help="the examples have labels: print the metrics too")
     parser.add_argument("--batch_size", type=int, default=32, help="rows per batch (default: %(default)s)")
     flags = cli.parse(parser)
+    cli.keep_memory()
     if flags.batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, not {flags.batch_size}")
     from spanbert_jax.finetuning.predictor import Predictor, restore, write_predictions  # slow imports

@@ -20,6 +20,7 @@ def main() -> int:
     )
     parser.add_argument("--budget", metavar="AMOUNT", help=budget_help)
     flags = cli.parse(parser)
+    cli.keep_memory()
     if flags.init:
         flags.config.init.path = flags.init
     from spanbert_jax.training.processes import join  # slow imports, so after the flags are checked

@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--storage", default="", metavar="URL", help=storage_help)
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what became of them; run none")
     flags = cli.parse(parser)
+    cli.keep_memory()
     return sweep(flags)
 
 

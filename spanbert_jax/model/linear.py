@@ -45,10 +45,19 @@ def _backward(equation, dtype, saved, gradient):
     x_letters, kernel_letters, result_letters = re.split(",|->", equation)
     gradient = gradient.astype(x.dtype)
     to_x = jnp.einsum(f"{result_letters},{kernel_letters}->{x_letters}", gradient, kernel.astype(x.dtype))
-    to_kernel = jnp.einsum(
-        f"{x_letters},{result_letters}->{kernel_letters}", x, gradient, preferred_element_type=jnp.float32
-    )
-    return to_x, to_kernel
+    return to_x, _kernel_gradient(x, x_letters, gradient, result_letters, kernel_letters)
+
+
+def _kernel_gradient(x, x_letters, gradient, result_letters, kernel_letters):
+    """Returns einsum(x, gradient -> kernel) in float32, summed over the leading axes that kernels do not have.
+
+    These are merged into one, since XLA's CPU compiler transposes operands of sums over several axes, at the cost of
+    the product itself.
+    """
+    summed = "".join(letter for letter in x_letters if letter not in kernel_letters)
+    merged = [letters.replace(summed, "N") for letters in (x_letters, result_letters)]
+    flat = [array.reshape(-1, *array.shape[len(summed) :]) for array in (x, gradient)]
+    return jnp.einsum(f"{','.join(merged)}->{kernel_letters}", *flat, preferred_element_type=jnp.float32)
 
 
 _product.defvjp(_forward, _backward)
