@@ -49,15 +49,17 @@ def _backward(equation, dtype, saved, gradient):
 
 
 def _kernel_gradient(x, x_letters, gradient, result_letters, kernel_letters):
-    """Returns einsum(x, gradient -> kernel) in float32, summed over the leading axes that kernels do not have.
+    """Returns einsum(x, gradient -> kernel) in float32, summed over the axes that the kernel does not have.
 
-    These are merged into one, since XLA's CPU compiler transposes operands of sums over several axes, at the cost of
-    the product itself.
+    Where these lead both operands they are merged into one, since XLA's CPU compiler transposes operands of sums over
+    several axes, at the cost of the product itself.
     """
     summed = "".join(letter for letter in x_letters if letter not in kernel_letters)
-    merged = [letters.replace(summed, "N") for letters in (x_letters, result_letters)]
-    flat = [array.reshape(-1, *array.shape[len(summed) :]) for array in (x, gradient)]
-    return jnp.einsum(f"{','.join(merged)}->{kernel_letters}", *flat, preferred_element_type=jnp.float32)
+    if x_letters.startswith(summed) and result_letters.startswith(summed):
+        x_letters, result_letters = (letters.replace(summed, "N", 1) for letters in (x_letters, result_letters))
+        x, gradient = (array.reshape(-1, *array.shape[len(summed) :]) for array in (x, gradient))
+    equation = f"{x_letters},{result_letters}->{kernel_letters}"
+    return jnp.einsum(equation, x, gradient, preferred_element_type=jnp.float32)
 
 
 _product.defvjp(_forward, _backward)

@@ -19,6 +19,9 @@ RNG = np.random.default_rng(0)
         ("BLHK,HKD->BLD", (3, 5, 2, 4), (2, 4, 6)),
         ("BMD,VD->BMV", (3, 5, 8), (11, 8)),
         ("BLD,DTHK->BLTHK", (3, 5, 8), (8, 3, 2, 4)),
+        ("BWP,PF->WBF", (3, 5, 8), (8, 6)),  # the summed axes change their order
+        ("BDL,DF->BFL", (3, 8, 5), (8, 6)),  # the summed axes do not all lead
+        ("D,DF->F", (8,), (8, 6)),
     ],
 )
 def test_product_and_gradients_are_einsums(equation, x, kernel):
