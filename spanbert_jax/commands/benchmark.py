@@ -7,7 +7,8 @@ from pathlib import Path
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
 
-SPEED = ("pipeline", "prepare", "train_step", "recipes", "finetune")
+SPEED = ("pipeline", "prepare", "train_step", "packing", "recipes", "finetune")
+SIZES = ("small", "base256", "base512")
 QUALITY = ("finetune_quality", "pretraining_quality")
 
 
@@ -20,6 +21,7 @@ def main() -> int:
     )
     parser.add_argument("--input", default="embedded", help=input_help)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, as one JSON object")
+    parser.add_argument("--size", choices=SIZES, default="small", help="train_step: of the model and its rows")
     group = parser.add_argument_group("suites of quality, which take long; the same command goes on with them")
     group.add_argument("--workdir", type=Path, help="folder of the results")
     group.add_argument("--init", metavar="FOLDER", help="finetune_quality: a BERT in a Hugging Face folder")
@@ -27,6 +29,8 @@ def main() -> int:
     group.add_argument("--minutes", type=float, default=20, help="pretraining_quality: of training for each model")
     flags = cli.parse(parser)
     arguments: list = [flags.input] if flags.suite == "prepare" else []
+    if flags.suite == "train_step":
+        arguments.append(flags.size)
     if flags.suite in QUALITY:
         if not (flags.workdir and Path(flags.input).is_dir()):
             raise InputError(f"{flags.suite} needs --input=FOLDER, the data sets, and --workdir=FOLDER")
