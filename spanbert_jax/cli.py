@@ -1,8 +1,6 @@
 """What all scripts share: config overrides on the command line, and errors reported in one line."""
 
 import argparse
-import ctypes
-import glob
 import os
 import re
 import sys
@@ -16,10 +14,6 @@ from spanbert_jax.errors import DiskFull, Diverged, InputError
 COMPILER_STACK_FLAG = "--fibers_default_thread_stack_size"
 COMPILER_STACK_BYTES = 2**20
 MODEL_HELP = "folder of a pretraining run, an exported or other Hugging Face folder, or a file of weights in one"
-# What accelerators look like on Linux: GPUs of NVIDIA and AMD, and TPUs.
-ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/accel*", "/dev/vfio/[0-9]*")
-# Parameters of mallopt(3), as (number, value): one arena, no blocks of their own in the address space, no trimming.
-KEEP_MEMORY = ((-8, 1), (-4, 0), (-1, -1))
 REMOTE = re.compile("[a-z0-9]{2,}:/")  # what begins a URL, of which pathlib keeps one slash
 
 
@@ -65,22 +59,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     if remote:
         raise InputError(f"{', '.join(remote)}: remote paths are not supported here; give a local or mounted one")
     return flags
-
-
-def keep_memory() -> None:
-    """Lets a process whose steps run on the CPU reuse the memory that it frees; call it before jax starts threads.
-
-    XLA allocates the intermediate arrays of each step again, several GiB for a small model. By default glibc returns
-    them to the system after the step, which then clears every page again: a fifth to a third of a step. So a process
-    keeps its largest size. Accelerators have their own memory, and settings of the user in the environment prevail.
-    """
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    on_cpu = platforms == "cpu" or not (platforms or any(map(glob.glob, ACCELERATORS)))
-    is_tuned = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt and on_cpu and not is_tuned:
-        for number, value in KEEP_MEMORY:
-            mallopt(number, value)
 
 
 def run(main: Callable[[], int | None]) -> None:

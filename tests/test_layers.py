@@ -29,7 +29,7 @@ LEVELS = (
     ("config",),
     ("configs", "provenance", "render"),
     ("folders",),
-    ("knobs", "errors"),
+    ("knobs", "errors", "memory"),
 )
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 

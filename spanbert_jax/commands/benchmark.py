@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
+from spanbert_jax.memory import keep_memory
 
 SPEED = ("pipeline", "prepare", "train_step", "packing", "recipes", "finetune")
 SIZES = ("small", "base256", "base512")
@@ -41,7 +42,7 @@ def main() -> int:
         arguments += [flags.init, tuple(filter(None, flags.tasks.split(",")))]
     if flags.suite == "pretraining_quality":
         arguments.append(flags.minutes)
-    cli.keep_memory()
+    keep_memory()
     from spanbert_jax.experiments.benchmark import SUITES
 
     figures = SUITES[flags.suite](*arguments)

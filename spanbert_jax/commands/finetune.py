@@ -7,6 +7,7 @@ import argparse
 
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
+from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
         "which it is validated on, in workdir/fold_1, ...",
     )
     flags = cli.parse(parser)
-    cli.keep_memory()
+    keep_memory()
     if flags.init:
         flags.config.init.path = flags.init
     if "task" not in flags.config:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
+from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
     )
     parser.add_argument("--budget", metavar="AMOUNT", help=budget_help)
     flags = cli.parse(parser)
-    cli.keep_memory()
+    keep_memory()
     if flags.init:
         flags.config.init.path = flags.init
     from spanbert_jax.training.processes import join  # slow imports, so after the flags are checked

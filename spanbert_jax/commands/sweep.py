@@ -15,6 +15,7 @@ from pathlib import Path
 from spanbert_jax import cli
 from spanbert_jax.config import sweep_of
 from spanbert_jax.errors import InputError
+from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def main() -> int:
     parser.add_argument("--storage", default="", metavar="URL", help=storage_help)
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what became of them; run none")
     flags = cli.parse(parser)
-    cli.keep_memory()
+    keep_memory()
     return sweep(flags)
 
 

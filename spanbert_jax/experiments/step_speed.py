@@ -191,7 +191,7 @@ def repeated(program, batch) -> Callable[[], None]:
 def torch_step(config, name: str) -> Iterator[Callable[[], None] | None]:
     """Yields a function that does one AdamW step of a class of transformers of the same size.
 
-    Its process is one of its own, since settings of this one's memory (cli.keep_memory) are not those of torch's users.
+    Its process is one of its own, since memory.keep_memory is not for torch's users.
     Yields None if torch or transformers is not installed.
     """
     if not (importlib.util.find_spec("torch") and importlib.util.find_spec("transformers")):

@@ -13,6 +13,7 @@ import numpy as np
 
 from spanbert_jax.devices import peak_flops
 from spanbert_jax.errors import BadStep, Diverged
+from spanbert_jax.memory import return_memory
 from spanbert_jax.optimizers.averages import averaged
 from spanbert_jax.optimizers.guard import moved_on
 from spanbert_jax.phases import Phase
@@ -147,6 +148,7 @@ class Run:
             early = f" of {total:,}, since the last evaluations were no better" if done < total else ""
             self.writer.log(f"done{earlier}: {done:,} steps{early} in {self.workdir}")
         self.writer.close(stopped=bool(code))
+        return_memory()
         return code
 
     def train_and_rewind(self, state, start: int, stop: StopSignal) -> tuple[int, int]:
@@ -328,6 +330,7 @@ class Run:
 
         params = averaged(state.params, state.opt_state)
         metrics = self.evaluation(params, interrupted)
+        return_memory()
         if metrics is None:
             return code
         self.evaluation.keep(step, params, metrics)

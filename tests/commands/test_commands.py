@@ -1,7 +1,5 @@
 """The command line: `spanbert NAME` runs the module of that name, and each script is the same command."""
 
-import ctypes
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,39 +55,3 @@ def test_a_script_runs_its_command():
     command = [sys.executable, "scripts/plot_metrics.py", "absent"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 2 and ended.stderr.startswith("plot_metrics.py: absent has no metrics.jsonl")
-
-
-STEPS_AND_FAULTS = """
-import resource
-from spanbert_jax import cli
-{call}
-import jax, jax.numpy as jnp
-step = jax.jit(lambda x: ((x @ x.T) @ x).sum())
-x = jnp.ones((3000, 32))
-faults = []
-for _ in range(24):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step(x).block_until_ready()
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(sorted(faults)[len(faults) // 2])
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
-def test_steps_on_the_cpu_reuse_memory():
-    """Pages that the system has to clear in a step, which needs thousands, with and without."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment = environment | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    without, kept, tuned = (
-        int(
-            subprocess.run(
-                [sys.executable, "-c", STEPS_AND_FAULTS.format(call=call)],
-                env=environment | more,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.split()[-1]
-        )
-        for call, more in (("", {}), ("cli.keep_memory()", {}), ("cli.keep_memory()", {"MALLOC_ARENA_MAX": "8"}))
-    )
-    assert without > 4_000 and tuned > 4_000 and kept < 400
