@@ -178,6 +178,7 @@ KNOBS: Sections = {
         "attention_pattern": Knob("global", "positions that layers read, global or local: an entry of PATTERNS"),
         "window": Knob(128, "local: positions that a position reads around itself, half of them on each side", even),
         "global_every": Knob(3, "local: every n-th layer, from the first, reads all positions", at_least(1)),
+        "extensions": Knob((), "what is added to the encoder: entries of EXTENSIONS in spanbert_jax/model", item=str),
         "bias": Knob(True, "whether linear maps of the encoder layers add a bias"),
         "dropout": Knob(0.1, "rate of dropout after embeddings, attention and feed-forward", fraction),
         "attention_dropout": Knob(0.1, "rate of dropout on attention probabilities; flash kernels need 0", fraction),

@@ -4,6 +4,8 @@ parts  today's recipe put together from BERT's, one part after another, and whol
 masks  span boundary objective x mask rate x masking scheme, under today's recipe
 table6 masking schemes, as in table 6 of the SpanBERT paper (configs/ablations.py); linguistic ones are left out
 table7 auxiliary objectives, as in its table 7
+extensions
+       what the encoder can have beyond BERT, each alone over SpanBERT's recipe
 
 SIZE is tiny (the default), mini, base or large, as in configs/modern.py and configs/spanbert.py. All arms have the same
 data, number of steps and evaluation masks.
@@ -26,6 +28,8 @@ PARTS: dict[str, dict[str, object]] = {
     "Muon": {"optimizer.name": "adamw", "optimizer.beta2": 0.999},
     "mask rate 30 %": {"masking.rate": 0.15},
 }
+# Arms of the suite "extensions": each changes the plain recipe.
+EXTENSIONS: dict[str, dict[str, object]] = {"plain": {}, "dynamic heads": {"model.extensions": ("dynamic_heads",)}}
 
 
 def get_config(variant: str = "parts"):
@@ -33,7 +37,7 @@ def get_config(variant: str = "parts"):
     size = size or "tiny"
     if suite not in SUITES:
         raise ValueError(f"configs/suites.py has no suite {suite!r}; it has {', '.join(SUITES)}")
-    config = (spanbert if suite.startswith("table") else modern).get_config(size)
+    config = (spanbert if suite.startswith(("table", "extensions")) else modern).get_config(size)
     if suite == "parts":
         config.masking.rate = 0.3
     config.eval.masking = ("rate=0.15", "schemes=geometric_span", "replacement=span")
@@ -67,6 +71,11 @@ def _masks(add, config):
                 add(changes, name=f"{objective}, {scheme} {rate:.0%}")
 
 
+def _extensions(add, config):
+    for name, changes in EXTENSIONS.items():
+        add(changes, name=name)
+
+
 def _table6(add, config):
     _variants(add, config, ("subword", "whole_word", "geometric_span"))
 
@@ -91,4 +100,4 @@ def _flat(config, prefix=""):
     return values
 
 
-SUITES = {"parts": _parts, "masks": _masks, "table6": _table6, "table7": _table7}
+SUITES = {"parts": _parts, "masks": _masks, "table6": _table6, "table7": _table7, "extensions": _extensions}

@@ -19,6 +19,8 @@ from spanbert_jax.interop import stablehlo
 from spanbert_jax.knobs import Knob, at_least, positive
 from spanbert_jax.model import parts
 from spanbert_jax.model.encoder import Encoder
+from spanbert_jax.model.extensions import EXTENSIONS
+from spanbert_jax.model.extensions.extension import Extension
 from spanbert_jax.model.linear import Linear
 from spanbert_jax.objectives import OBJECTIVES
 from spanbert_jax.objectives.mlm import MaskedLanguageHead
@@ -89,6 +91,31 @@ def rotate(spec, x, positions, window):
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
+# An extension of the encoder: a number for each element of its output, and the sum of them.
+
+
+def scaled(spec, layout, rows, x, layers):
+    return x * (1 + Scale(spec.width, name="scaled")()).astype(x.dtype) + 0 * jnp.sum(layers, axis=0)
+
+
+class Scale(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self):
+        return self.param("gate", nn.initializers.zeros, (self.width,))
+
+
+SCALED = Extension(
+    name="scaled",
+    title="scaled output",
+    encoded=scaled,
+    reads_layers=True,
+    flops=lambda spec, length: 0,
+    layouts=((r"scaled/gate", ()),),
+)
+
+
 # An optimiser whose state is of odd shapes, a schedule, and a masking scheme.
 
 
@@ -127,6 +154,7 @@ def guests(monkeypatch):
         (targets.TARGETS, "first", first_targets),
         (parts.PLACEMENTS, "sandwich", parts.Placement(sandwich, final_norm=True)),
         (parts.POSITIONS, "spiral", parts.Positions(None, rotate, ())),
+        (EXTENSIONS, "scaled", SCALED),
         (OPTIMIZERS, "row_adagrad", row_adagrad),
         (schedules.SCHEDULES, "staircase", staircase),
         (schemes.SCHEMES, "every_other", every_other),
@@ -144,6 +172,7 @@ def guest_config(**changes):
         model__norm_placement="sandwich",
         model__positions="spiral",
         model__rotary_base=500.0,
+        model__extensions=("scaled",),
         optimizer__name="row_adagrad",
         optimizer__schedule="staircase",
         masking__schemes=("every_other", "geometric_span"),
@@ -167,6 +196,7 @@ def test_a_run_of_guests_trains_evaluates_resumes_plans_and_exports(guests, stor
     assert lines[0]["learning_rate"] == lines[1]["learning_rate"] == 4 * lines[-2]["learning_rate"]
     params = flatten_dict(jax.device_get(restore_run(run).params), sep="/")
     assert "encoder/norm/scale" in params and "encoder/embeddings/position" not in params
+    assert params["encoder/scaled/gate"].any()
 
     resumed = tmp_path / "resumed"
     shutil.copytree(run, resumed)

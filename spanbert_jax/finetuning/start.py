@@ -14,6 +14,7 @@ from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
 from spanbert_jax.interop.names import Weights
 from spanbert_jax.interop.weights import fingerprint
+from spanbert_jax.model.extensions import knobs_of
 from spanbert_jax.optimizers.groups import LAYERS
 from spanbert_jax.training.checkpoint import Checkpoints
 from spanbert_jax.training.initial import with_params
@@ -69,8 +70,12 @@ def start_of(config, workdir: Path) -> Start:
 
 
 def adopt(config, source) -> None:
-    """Sets what a config says of the model as another one says it."""
-    config.model.update({key: value for key, value in source.model.items() if key not in OWN})
+    """Sets what a config says of the model as another one says it, with the extensions of both."""
+    theirs, own = source.model.get("extensions", ()), config.model.extensions
+    added = tuple(name for name in own if name not in theirs)  # to the model; they change nothing at the start
+    kept = {*OWN, *knobs_of(added)} - set(knobs_of(theirs))
+    config.model.update({key: value for key, value in source.model.items() if key not in kept})
+    config.model.extensions = (*theirs, *added)
     config.masking.max_targets = source.masking.max_targets
 
 

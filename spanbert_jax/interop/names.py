@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 
+from spanbert_jax.model.extensions import extension_of
 from spanbert_jax.objectives import OBJECTIVES
 
 LAYER = "bert.encoder.layer.{}"
+STACKED = "encoder/layers/"  # paths of parameters whose first axis is that of layers
 WORD = "bert.embeddings.word_embeddings.weight"
 OUTPUT = "bert.embeddings.output_embeddings.weight"
 
@@ -56,7 +58,22 @@ def name_of(path: str) -> str | None:
     if path in names:
         return names[path]
     module, _, leaf = path.rpartition("/")
+    if path.startswith("encoder/") and extension_of(path):
+        return _name_in_extension(module, LEAVES.get(leaf, leaf))
     return f"{names[module]}.{LEAVES[leaf]}" if module in names and leaf in LEAVES else None
+
+
+def _name_in_extension(module: str, leaf: str) -> str:
+    """Returns the name of a parameter of an extension; they are our own, as those of other parts that BERT lacks."""
+    stacked = module.startswith(STACKED)
+    prefix = LAYER if stacked else "bert"
+    inner = module.removeprefix(STACKED if stacked else "encoder/")
+    return ".".join((prefix, *inner.split("/"), leaf))
+
+
+def part_of(path: str) -> str:
+    """Returns the extension or head that a parameter belongs to, or "encoder"."""
+    return extension_of(path) or path.split("/")[0]
 
 
 def nameable(params: Weights) -> tuple[Weights, list[str]]:

@@ -29,6 +29,7 @@ from spanbert_jax.interop.names import (
     head_prefixes,
     name_of,
     normalised,
+    part_of,
     their_shapes,
     tied_heads,
     to_ours,
@@ -200,7 +201,7 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
       source: what to call the weights in an error.
 
     Returns:
-      The parameters that the weights contain, and the heads ("mlm", "sbo", "nsp") that they lack.
+      The parameters that the weights contain, and the heads ("mlm", "sbo", "nsp") and extensions that they lack.
 
     Raises:
       InputError: sizes differ, a tensor is missing or unexpected, or a projection that must be tied is not.
@@ -219,9 +220,9 @@ def to_params(weights: Weights, shapes: Shapes, source: str = "these weights") -
         rest = {name: array for name, array in rest.items() if name in wanted or not _of_absent_head(name, wanted)}
         params, problems = to_ours(rest, shapes)
     if not problems:
-        found = {path.split("/")[0] for path in params} | {"encoder"}  # which is always required
-        missing = sorted({path.split("/")[0] for path in shapes} - found)
-        absent = [path for path in shapes if path not in params and path.split("/")[0] in found]
+        found = {part_of(path) for path in params} | {"encoder"}  # which is always required
+        missing = sorted({part_of(path) for path in shapes} - found)
+        absent = [path for path in shapes if path not in params and part_of(path) in found]
         problems = [f"nothing is there for {path}" for path in absent]
     if problems:
         more = f"; and {len(problems) - 4} more" if problems[4:] else ""

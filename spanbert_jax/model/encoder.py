@@ -5,7 +5,8 @@ Parameters of BERT's encoder (float32; those of layers are stacked on a leading 
   layers/attention/{query, key, value}/{kernel [D, H, K], bias [H, K]}
   layers/attention/output/{kernel [H, K, D], bias [D]}, layers/attention/norm
   layers/mlp/hidden/{kernel [D, F], bias [F]}, layers/mlp/output/{kernel [F, D], bias [D]}, layers/mlp/norm
-Others, by config: embeddings/output/table [V, D], norm, layers/attention/{norm_query, norm_key}, and those of parts.
+Others, by config: embeddings/output/table [V, D], norm, layers/attention/{norm_query, norm_key}, those of parts, and
+those of extensions (extensions/).
 """
 
 import operator
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from spanbert_jax.model import flash
 from spanbert_jax.model.attention import HEADS, attend
 from spanbert_jax.model.dropout import dropout, fold_in
+from spanbert_jax.model.extensions import extension_problems, extensions_of
 from spanbert_jax.model.layout import Layout
 from spanbert_jax.model.linear import PRODUCT, Linear, add_bias, product
 from spanbert_jax.model.parts import (
@@ -55,6 +57,7 @@ def parameter_layouts(spec: ModelSpec) -> Layouts:
         ),
         r"(.+/)?encoder/layers/attention": ATTENTION_LAYOUTS,
         r"(.+/)?encoder/layers/mlp": FEED_FORWARDS[spec.feed_forward].layouts,
+        r"(.+/)?encoder": tuple(layout for each in extensions_of(spec) for layout in each.layouts),
         r"(.+/)?norm\w*": NORMS[spec.norm].layouts,
     }
     return tuple((f"{module}/({pattern})", axes) for module, layouts in by_module.items() for pattern, axes in layouts)
@@ -80,7 +83,7 @@ def model_problems(config, platform: str | None = None) -> list[str]:
         )
     if not model.first_norm and model.norm_placement != "pre":
         problems.append("model.first_norm=False leaves out a norm before a sublayer: give model.norm_placement 'pre'")
-    return problems
+    return problems + extension_problems(config)
 
 
 class Table(nn.Module):
@@ -169,6 +172,8 @@ class Attention(nn.Module):
             allowed = None if allow is None else allow(spec, positions, number)
             seeds_of_probabilities = None if seeds is None else fold_in(seeds, 0)
             mixed = attend(spec, layout, q, k, v, segments, allowed, self.window, seeds_of_probabilities)
+            for extension in extensions_of(spec):
+                mixed = extension.heads(spec, layout, x, mixed)
             shape = (spec.heads, spec.head_width, spec.width)
             y = Linear(spec, "BLHK,HKD->BLD", shape, spec.bias, std=spec.output_std, name="output")(mixed)
             y = layout.constrain(y, ("batch", "length", "width"))
@@ -270,8 +275,12 @@ class Encoder(nn.Module):
         """
         spec = self.spec
         x = self.embeddings(tokens, positions, token_types, None if seeds is None else fold_in(seeds, 0))
+        rows = dict(zip(FIELDS, (tokens, segments, positions, token_types)))
+        for extension in (extensions := extensions_of(spec)):
+            x = extension.embedded(spec, self.layout, rows, x)
+        keep_layers = every_layer or any(extension.reads_layers for extension in extensions)
         if len(layer_windows(spec)) > 1 and not self.is_initializing():
-            x, outputs = self.groups_of_layers(x, segments, positions, seeds, every_layer)
+            x, outputs = self.groups_of_layers(x, segments, positions, seeds, keep_layers)
         else:
             stack = nn.scan(
                 rematerialised(Layer, spec.remat),
@@ -280,8 +289,10 @@ class Encoder(nn.Module):
                 in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
                 length=spec.layers,
                 unroll=min(spec.scan_unroll, spec.layers),
-            )(spec, self.layout, every_layer, layer_windows(spec)[0], name="layers")
+            )(spec, self.layout, keep_layers, layer_windows(spec)[0], name="layers")
             x, outputs = stack(x, jnp.arange(spec.layers), segments, positions, seeds)
+        for extension in extensions:
+            x = extension.encoded(spec, self.layout, rows, x, outputs)
         if PLACEMENTS[spec.norm_placement].final_norm:
             x = norm(spec, "norm")(x)
         return (x, outputs) if every_layer else x

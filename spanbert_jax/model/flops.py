@@ -3,6 +3,7 @@
 The compiler's count cannot be used, since it counts the body of the scan over layers only once.
 """
 
+from spanbert_jax.model.extensions import extensions_of
 from spanbert_jax.model.parts import FEED_FORWARDS, layer_windows
 from spanbert_jax.model.spec import ModelSpec
 
@@ -11,7 +12,7 @@ BACKWARD = 2  # products of the backward pass per product of the forward pass
 
 def encoder_flops(spec: ModelSpec, seq_len: int) -> int:
     """Returns the FLOPs of a forward pass over one row of L = seq_len positions, without the embeddings."""
-    return sum(_layers_flops(spec, seq_len))
+    return sum(_layers_flops(spec, seq_len)) + sum(each.flops(spec, seq_len) for each in extensions_of(spec))
 
 
 def _layers_flops(spec: ModelSpec, seq_len: int) -> tuple[int, int]:

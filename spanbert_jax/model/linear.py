@@ -73,9 +73,9 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 class Linear(nn.Module):
     """A linear map, given by an einsum equation such as "BLD,DF->BLF".
 
-    The kernel of `shape` is drawn from Normal(0, std), with init_std by default. The bias is 0, or what `bias_init`
-    draws; its axes are those of the kernel that the result has too. The result has the type `dtype`, by default that of
-    activations.
+    The kernel of `shape` is drawn from Normal(0, std), with init_std by default; std = 0 makes it 0. The bias is 0, or
+    what `bias_init` draws; its axes are those of the kernel that the result has too. The result has the type `dtype`,
+    by default that of activations.
     """
 
     spec: ModelSpec
@@ -90,7 +90,8 @@ class Linear(nn.Module):
     def __call__(self, x):
         """Returns the einsum of x and the kernel, plus the bias, in `dtype`."""
         _, kernel_letters, result_letters = re.split(",|->", self.equation)
-        kernel = self.param("kernel", nn.initializers.normal(self.std or self.spec.init_std), self.shape)
+        std = self.spec.init_std if self.std is None else self.std
+        kernel = self.param("kernel", nn.initializers.normal(std), self.shape)
         y = product(self.equation, x.astype(self.spec.dtype), kernel, self.dtype or self.spec.dtype)
         if not self.bias:
             return y

@@ -49,6 +49,7 @@ class ModelSpec:
     dtype: Any  # of activations; parameters are always float32
     vocab_size: int
     max_targets: int  # T, number of rows of the SBO head's position table
+    extensions: tuple[str, ...] = ()  # names of entries of EXTENSIONS in extensions/
     options: tuple[tuple[str, Any], ...] = ()  # (name, value) of other knobs of config.model, for parts from outside
 
     @property
@@ -90,6 +91,7 @@ def model_spec(config, vocab_size: int, platform: str) -> ModelSpec:
     if values["dtype"] == "auto":
         values["dtype"] = "float32" if platform in ("cpu", flash.OLD_GPU) else "bfloat16"
     values |= {"dtype": jnp.dtype(values["dtype"]), "vocab_size": vocab_size, "max_targets": config.masking.max_targets}
+    values["extensions"] = tuple(values["extensions"])
     fields = {field.name for field in dataclasses.fields(ModelSpec)}
     options = tuple((name, value) for name, value in values.items() if name not in fields)
     return ModelSpec(**{name: value for name, value in values.items() if name in fields}, options=options)

@@ -10,9 +10,8 @@ import numpy as np
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.data.tokenizer_files import CONTINUATION
 from spanbert_jax.errors import InputError
-from spanbert_jax.interop.names import Shapes, Weights
+from spanbert_jax.interop.names import STACKED, Shapes, Weights
 
-STACKED = "encoder/layers/"  # paths of parameters whose first axis is that of layers
 VOCABULARY = ("encoder/embeddings/word", "encoder/embeddings/output/table", "mlm/bias", "sbo/bias")
 POSITIONS = "encoder/embeddings/position"
 SPAN_INPUTS = "sbo/linear1/kernel"  # its inputs are two states and a position embedding, one after another

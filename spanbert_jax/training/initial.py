@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.interop.families import model_fields
 from spanbert_jax.interop.names import WORD, Weights, to_theirs
 from spanbert_jax.interop.weights import fingerprint, fit_vocabulary, load_weights, to_params, without_other_parts
+from spanbert_jax.model.extensions import knobs_of
 from spanbert_jax.model.layout import param_path
 from spanbert_jax.model.spec import model_spec
 from spanbert_jax.objectives.pretraining import init_params, with_heads
@@ -42,7 +44,7 @@ class Initial:
 
     path: str
     params: Weights  # ours, by path, float32; some heads may be missing
-    missing: list[str]  # names of the missing heads
+    missing: list[str]  # names of the missing heads and extensions
     notes: list[str]  # what was changed to fit, and what was left out, in clauses
     fingerprint: str  # of params
 
@@ -50,7 +52,7 @@ class Initial:
         """Returns a line that describes the weights."""
         notes = list(self.notes)
         if self.missing:
-            notes.append(f"heads that it lacks, which start from scratch: {', '.join(self.missing)}")
+            notes.append(f"heads and extensions that it lacks, which start from scratch: {', '.join(self.missing)}")
         return "; ".join([f"starting from the weights of {self.path}, fingerprint {self.fingerprint[:12]}", *notes])
 
 
@@ -77,6 +79,8 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
         )
     check_encoder(path, theirs, ours, adapted)
     weights, others = without_other_parts(weights)
+    if "layers" in adapted and theirs.get("extensions"):
+        raise InputError(f"{path}: init.size 'tile' enlarges no extensions, and it has {theirs['extensions']}")
     notes = [f"model.{key} is {theirs[key]} there, {ours[key]} here" for key in adapted if theirs[key] != ours[key]]
     if vocabulary is None or init.vocabulary == "same":
         their_tokens = None
@@ -114,9 +118,7 @@ def read_initial(config, tokenizer: Tokenizer) -> Initial | None:
     return initial
 
 
-def check_encoder(
-    path: str, theirs: Mapping[str, object], ours: Mapping[str, object], adapted: Collection[str]
-) -> None:
+def check_encoder(path: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], adapted: Collection[str]) -> None:
     """Checks that weights of an encoder are of the one that is to be made of them.
 
     Args:
@@ -127,7 +129,11 @@ def check_encoder(
     Raises:
       InputError: they are not.
     """
-    differing = [key for key in ENCODER if key not in adapted and theirs.get(key, ours[key]) != ours[key]]
+    extensions = theirs.get("extensions", ())
+    keys = (*ENCODER, *knobs_of(extensions))
+    differing = [key for key in keys if key not in adapted and theirs.get(key, ours[key]) != ours[key]]
+    if set(extensions) - set(ours["extensions"]):  # those that ours alone has change nothing at the start
+        differing.append("extensions")
     if differing:
         lines = [f"model.{key} is {theirs[key]} there, {ours[key]} in this config" for key in differing]
         advice = {

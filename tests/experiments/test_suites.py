@@ -6,6 +6,7 @@ from spanbert_jax.config import changed, load_config, sweep_of, with_changes
 from spanbert_jax.configs import modern, spanbert
 from spanbert_jax.experiments.pretraining_quality import MASKS
 from spanbert_jax.model.encoder import model_problems
+from spanbert_jax.model.extensions import EXTENSIONS
 from spanbert_jax.training.pretraining import all_problems
 
 
@@ -15,7 +16,7 @@ class Cpu:
     platform = device_kind = "cpu"
 
 
-ARMS = {"parts": 12, "masks": 8, "table6": 3, "table7": 3}
+ARMS = {"parts": 12, "masks": 8, "table6": 3, "table7": 3, "extensions": 2}
 
 
 @pytest.mark.parametrize("suite", ARMS)
@@ -38,6 +39,11 @@ def test_parts_lead_from_the_one_recipe_to_the_other():
     assert last.masking.rate == 0.3
     assert arms[5]["name"] == "+ Muon" and "masking.rate" in arms[5]
     assert not model_problems(first)
+
+
+def test_every_extension_is_an_arm():
+    named = [name for arm in sweep_of("suites:extensions") for name in arm.get("model.extensions", ())]
+    assert set(named) == set(EXTENSIONS)
 
 
 def test_tables_of_the_paper_are_the_variants_of_its_ablations():

@@ -29,6 +29,7 @@ PARTS = {
     "feed_forward": "gelu",
     "attention_pattern": "global",
     "bias": True,
+    "extensions": (),
 }
 
 

@@ -36,6 +36,7 @@ PARTS = {
     "qk_norm": False,
     "positions": "rotary",
     "token_types": False,
+    "extensions": (),
 }
 ACTIVATIONS = {"geglu": "gelu", "swiglu": "silu"}  # model.feed_forward -> hidden_activation
 PATTERNS = ("global", "local")  # of model.attention_pattern
