@@ -175,9 +175,14 @@ KNOBS: Sections = {
         "token_types": Knob(True, "whether the two segments of a pair have embeddings"),
         "tied_output": Knob(True, "whether the vocabulary projection is the table of word embeddings"),
         "feed_forward": Knob("gelu", "feed-forward sublayer, gelu, geglu or swiglu: an entry of FEED_FORWARDS"),
-        "attention_pattern": Knob("global", "positions that layers read, global or local: an entry of PATTERNS"),
+        "attention_pattern": Knob(
+            "global", "positions that layers read, global, local, spans or spans_and_global: an entry of PATTERNS"
+        ),
         "window": Knob(128, "local: positions that a position reads around itself, half of them on each side", even),
-        "global_every": Knob(3, "local: every n-th layer, from the first, reads all positions", at_least(1)),
+        "global_every": Knob(
+            3, "local, spans_and_global: every n-th layer, from the first, reads all positions", at_least(1)
+        ),
+        "span_length": Knob(32, "spans, spans_and_global: positions of a span, which read each other", at_least(1)),
         "extensions": Knob((), "what is added to the encoder: entries of EXTENSIONS in spanbert_jax/model", item=str),
         "bias": Knob(True, "whether linear maps of the encoder layers add a bias"),
         "dropout": Knob(0.1, "rate of dropout after embeddings, attention and feed-forward", fraction),

@@ -28,8 +28,13 @@ PARTS: dict[str, dict[str, object]] = {
     "Muon": {"optimizer.name": "adamw", "optimizer.beta2": 0.999},
     "mask rate 30 %": {"masking.rate": 0.15},
 }
-# Arms of the suite "extensions": each changes the plain recipe.
-EXTENSIONS: dict[str, dict[str, object]] = {"plain": {}, "dynamic heads": {"model.extensions": ("dynamic_heads",)}}
+# Arms of the suite "extensions": each changes the plain recipe. A span has model.span_length = 32 tokens.
+EXTENSIONS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "spans": {"model.attention_pattern": "spans"},
+    "spans and global": {"model.attention_pattern": "spans_and_global", "model.global_every": 2},
+    "dynamic heads": {"model.extensions": ("dynamic_heads",)},
+}
 
 
 def get_config(variant: str = "parts"):

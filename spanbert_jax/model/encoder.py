@@ -161,7 +161,8 @@ class Attention(nn.Module):
           seeds: uint32 [B] of dropout, or None.
         """
         spec, layout = self.spec, self.layout
-        rotate, allow = POSITIONS[spec.positions].rotate, PATTERNS[spec.attention_pattern].allowed
+        pattern, rotate = PATTERNS[spec.attention_pattern], POSITIONS[spec.positions].rotate
+        segments = pattern.segments(spec, segments, positions, self.window)
 
         def branch(x):
             q, k, v = (layout.constrain(y, HEADS) for y in self.projections(x))
@@ -169,7 +170,7 @@ class Attention(nn.Module):
                 q, k = norm(spec, "norm_query")(q), norm(spec, "norm_key")(k)
             if rotate is not None:
                 q, k = (rotate(spec, y, positions, self.window) for y in (q, k))
-            allowed = None if allow is None else allow(spec, positions, number)
+            allowed = None if pattern.allowed is None else pattern.allowed(spec, positions, number)
             seeds_of_probabilities = None if seeds is None else fold_in(seeds, 0)
             mixed = attend(spec, layout, q, k, v, segments, allowed, self.window, seeds_of_probabilities)
             for extension in extensions_of(spec):

@@ -18,7 +18,7 @@ FASTEST = {"gpu": "cudnn", "tpu": "splash"}  # what "auto" prefers; on a CPU, sp
 
 OLD_GPU = "old gpu"  # see platform_of
 
-WINDOWS = ("global", "local")  # attention patterns that are no more than windows; see parts.PATTERNS
+WINDOWS = ("global", "local", "spans", "spans_and_global")  # patterns that are no more than windows and segments
 
 LANES = 128  # of a TPU's vector registers: splash splits rows into blocks whose size is a multiple of this
 MAX_BLOCK = 512  # positions; the scores of a block take 1 MiB of VMEM, besides what the backward pass needs
@@ -60,8 +60,8 @@ def obstacles(kernel: str, config, platform: str | None = None) -> list[str]:
     )
     demand(
         model.attention_pattern in WINDOWS,
-        f"supports windows only, and model.attention_pattern is {model.attention_pattern!r}",
-        "make that 'global' or 'local'",
+        f"supports windows and spans only, and model.attention_pattern is {model.attention_pattern!r}",
+        f"make that one of {', '.join(WINDOWS)}",
     )
     demand(
         platform is None or platform in PLATFORMS[kernel],

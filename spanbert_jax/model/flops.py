@@ -4,7 +4,7 @@ The compiler's count cannot be used, since it counts the body of the scan over l
 """
 
 from spanbert_jax.model.extensions import extensions_of
-from spanbert_jax.model.parts import FEED_FORWARDS, layer_windows
+from spanbert_jax.model.parts import FEED_FORWARDS, PATTERNS, layer_windows
 from spanbert_jax.model.spec import ModelSpec
 
 BACKWARD = 2  # products of the backward pass per product of the forward pass
@@ -18,12 +18,14 @@ def encoder_flops(spec: ModelSpec, seq_len: int) -> int:
 def _layers_flops(spec: ModelSpec, seq_len: int) -> tuple[int, int]:
     """Returns (projections and feed-forward, scores and mixing) of a forward pass of all layers over one row.
 
-    A position of a layer with a window reads one half of it on each side, and itself.
+    A position of a layer with a window reads one half of it on each side and itself, or its span.
     """
     d, f, windows = spec.width, spec.mlp_width, layer_windows(spec)
     products = 2 * seq_len * (4 * d * d + FEED_FORWARDS[spec.feed_forward].products * d * f)
-    read = [min(seq_len, (windows[number % len(windows)] or seq_len) + 1) for number in range(spec.layers)]
-    return spec.layers * products, 4 * seq_len * sum(read) * d
+    reads = PATTERNS[spec.attention_pattern].reads
+    of_pattern = [seq_len if window is None else min(seq_len, reads(spec, window)) for window in windows]
+    read = sum(of_pattern[number % len(windows)] for number in range(spec.layers))
+    return spec.layers * products, 4 * seq_len * read * d
 
 
 def kernel_flops(spec: ModelSpec, rows: int, seq_len: int) -> int:

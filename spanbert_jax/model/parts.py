@@ -176,14 +176,33 @@ class Pattern:
     # spec -> windows of the layers, repeated from the first layer on: a position reads those at most window / 2 away,
     # all if the window is None.
     windows: Callable[[ModelSpec], tuple[int | None, ...]] = lambda spec: (None,)
+    # (spec, segments and positions [B, L], window of the layer) -> [B, L]: a position reads those with its own number.
+    segments: Callable[[ModelSpec, jax.Array, jax.Array, int | None], jax.Array] = lambda spec, segments, *_: segments
+    # (spec, window) -> the most positions that one reads in a layer with a window, for FLOPs.
+    reads: Callable[[ModelSpec, int], int] = lambda spec, window: window + 1
     # (spec, positions [B, L], number of the layer) -> bool [B, 1, L, L], True where the first position may read the
     # second. For the attention "xla" alone.
     allowed: Callable[[ModelSpec, jax.Array, jax.Array], jax.Array] | None = None
 
 
+def spans_of_segments(spec: ModelSpec, segments: jax.Array, positions: jax.Array, window: int | None) -> jax.Array:
+    """Divides each segment into spans of spec.span_length positions, counted from its start, in layers with a window.
+
+    A span lies within a window of twice its length, so attention in blocks costs time linear in L.
+    """
+    return segments if window is None else segments * spec.max_positions + positions // spec.span_length
+
+
+def spans(windows: Callable[[ModelSpec], tuple[int | None, ...]]) -> Pattern:
+    """Returns the pattern of attention within spans, of layers with these windows."""
+    return Pattern(windows, spans_of_segments, reads=lambda spec, window: spec.span_length)
+
+
 PATTERNS = {
     "global": Pattern(),
     "local": Pattern(windows=lambda spec: (None, *[spec.window] * (spec.global_every - 1))),
+    "spans": spans(lambda spec: (2 * spec.span_length,)),
+    "spans_and_global": spans(lambda spec: (None, *[2 * spec.span_length] * (spec.global_every - 1))),
 }
 
 

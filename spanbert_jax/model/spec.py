@@ -37,6 +37,7 @@ class ModelSpec:
     attention_pattern: str
     window: int
     global_every: int
+    span_length: int
     bias: bool
     dropout: float
     attention_dropout: float

@@ -28,7 +28,7 @@ from spanbert_jax.training.workdir import newest_step, read_config, restore_run
 ENCODER = (
     *("layers", "width", "heads", "mlp_width", "max_positions", "bias", "feed_forward", "tied_output", "token_types"),
     *("norm", "norm_bias", "norm_eps", "norm_placement", "first_norm", "embedding_norm", "qk_norm"),
-    *("positions", "rope_base", "local_rope_base", "attention_pattern", "window", "global_every"),
+    *("positions", "rope_base", "local_rope_base", "attention_pattern", "window", "global_every", "span_length"),
 )
 # Those that may differ if a knob of config.init is not "same": the knob, and what to give it.
 SIZE, POSITIONS = ("size", "tile"), ("positions", "tile or interpolate")

@@ -16,7 +16,7 @@ class Cpu:
     platform = device_kind = "cpu"
 
 
-ARMS = {"parts": 12, "masks": 8, "table6": 3, "table7": 3, "extensions": 2}
+ARMS = {"parts": 12, "masks": 8, "table6": 3, "table7": 3, "extensions": 4}
 
 
 @pytest.mark.parametrize("suite", ARMS)

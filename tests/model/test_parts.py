@@ -30,6 +30,8 @@ LOCAL = PARTS | dict(
 MODELS = {
     "modern": PARTS,
     "local": LOCAL,
+    "spans": PARTS
+    | dict(model__attention_pattern="spans_and_global", model__span_length=5, model__layers=5, model__global_every=2),
     "rms, heads normalised, untied": PARTS
     | dict(model__norm="rms", model__qk_norm=True, model__tied_output=False, model__feed_forward="swiglu"),
     "post-norm, embeddings as they are": dict(model__embedding_norm=False, model__depth_scaled_init=True),
