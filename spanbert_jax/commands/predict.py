@@ -43,4 +43,6 @@ def main() -> int:
     if flags.score:
         metrics = predictor.score(examples, predictions)
         print("  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()))
+        for name, signature in task.signatures(examples).items():
+            print(f"{name}: {signature}")
     return 0

@@ -204,7 +204,7 @@ def task_trainable(prepared: Prepared, spec: ModelSpec, layout: Layout) -> Train
         return task.loss(model.apply({"params": params}, batch, seeds), batch, counts)
 
     def evaluate(params, batch):
-        return task.predictions(model.apply({"params": params}, batch, None), batch)
+        return task.inference(model, params, batch)
 
     return Trainable(
         spec=spec,
@@ -258,6 +258,9 @@ def finish(prepared: Prepared, program: Program, workdir: Path) -> None:
         params = saved_params(checkpoints, step, program.state.params)
         results["test"] = predictions_of(prepared, program, "test").scores(params)
     checkpoints.close()
+    scored = next((prepared.splits[name] for name in ("test", "valid") if name in prepared.splits), None)
+    if scored and (signatures := prepared.task.signatures(scored.examples)):
+        results["signatures"] = signatures
     if is_first():
         write_json(workdir / RESULTS_FILE, results)
     for split in ("valid", "test"):

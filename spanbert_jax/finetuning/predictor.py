@@ -85,7 +85,7 @@ class Predictor:
         @jax.jit
         def step(params, batch):
             with spec.exact_products():
-                return model.task.predictions(module.apply({"params": params}, batch, None), batch)
+                return model.task.inference(module, params, batch)
 
         self._step = step
 

@@ -56,7 +56,7 @@ def finetune_each(
     if not is_first():  # only the first process has written results
         return 0
     results = [json.loads((workdir / folder / RESULTS_FILE).read_text(encoding="utf-8")) for folder in runs]
-    summary = summary | {"metric": results[0]["metric"]}
+    summary = summary | {key: results[0][key] for key in ("metric", "signatures") if key in results[0]}
     for split in ("valid", "test"):
         if split in results[0]:
             summary[split] = {

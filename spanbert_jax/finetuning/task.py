@@ -55,9 +55,9 @@ class Task(abc.ABC):
     bucketed: ClassVar[str] = "L"
     multiple: ClassVar[int] = 8  # to which sizes of the bucketed letter are rounded up
     fields: Mapping[str, Field] = {}  # batch arrays besides the encoder's
-    layouts: ClassVar[Layouts] = ((r"(?!(.+/)?norm).*", ()),)  # of the head's parameters, by path; norms have theirs
-    # Modules of the head that start from modules of pretraining heads, given by whole paths, if the model has them.
-    starts_from: ClassVar[Mapping[str, str]] = {}
+    layouts: Layouts = ((r"(?!(.+/)?norm).*", ()),)  # of the head's parameters, by path; norms have theirs
+    # Modules of the head that start from other modules of the pretrained model, given by whole paths, if it has them.
+    starts_from: Mapping[str, str] = {}
     # Export: class of transformers with the same head, its names of modules of the head, keys of its config.json that
     # follow from the labels, and the name of the task on the Hugging Face hub.
     transformers_class: str = ""
@@ -134,8 +134,8 @@ class Task(abc.ABC):
           training: whether the rows are trained on: those without targets can be left out then.
         """
 
-    def sizes(self) -> dict[str, int]:
-        """Returns the sizes of letters in `fields` other than B and the bucketed one."""
+    def sizes(self, size: int) -> dict[str, int]:
+        """Returns the sizes of letters in `fields` other than B and the bucketed one, in batches of a size of that."""
         return {}
 
     def size(self, row: Row) -> int:
@@ -167,6 +167,10 @@ class Task(abc.ABC):
         """Returns what `decode` needs, arrays [B, ...]; small, since they leave the device."""
         return outputs
 
+    def inference(self, model: nn.Module, params: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Returns the predictions for a batch by a model with parameters; one that generates does so here."""
+        return self.predictions(model.apply({"params": params}, batch, None), batch)
+
     # Predictions
 
     @abc.abstractmethod
@@ -176,6 +180,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def score(self, examples: list, predictions: list) -> dict[str, float]:
         """Returns the metrics of predictions, as the official scorer computes them."""
+
+    def signatures(self, examples: list) -> dict[str, str]:
+        """Returns by metric what is to be reported with it: the scorer's version and settings, if it has a string."""
+        return {}
 
     @abc.abstractmethod
     def write(self, path: Path, examples: list, predictions: list) -> None:
@@ -189,7 +197,7 @@ def encoder_states(spec: ModelSpec, layout: Layout, batch: Batch, seeds: jax.Arr
 
 def batch_shapes(task: Task, rows: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes and types of a batch of B = `rows` rows of a size of the bucketed letter."""
-    sizes = task.sizes() | {"B": rows, task.bucketed: size}
+    sizes = task.sizes(size) | {"B": rows, task.bucketed: size}
     fields = encoder_fields(task) | dict(task.fields)
     return {name: field.shape(sizes) for name, field in fields.items()}
 

@@ -61,6 +61,7 @@ def read_table(
     labels_are_numbers: bool = False,
     quoting: bool | None = None,
     skipped: list[str] | None = None,
+    filled: bool = False,
 ) -> list[Row]:
     """Returns the rows of files, in order, numbered from 0 through all files.
 
@@ -76,6 +77,7 @@ def read_table(
       quoting: whether fields of TSV or CSV may be in double quotes. None: those of CSV.
       skipped: gets a message for each line with more or fewer columns than the first, which is then left out; None:
         such lines are refused.
+      filled: whether blank texts are refused.
 
     Raises:
       InputError: files are missing or malformed, or lack a column.
@@ -91,6 +93,8 @@ def read_table(
             found = _from_records(file, table, problems) if is_records else _from_lines(file, table, problems, skipped)
             for where, values in found:
                 value = None if table.label is None else _label(values[-1], table, where, problems)
+                if blank := [column for column, cell in zip(table.text, values) if filled and not str(cell).strip()]:
+                    problems.add(where, f"column {blank[0]!r} is empty", "correct or remove it")
                 rows.append(Row(str(len(rows)), tuple(map(str, values[: len(table.text)])), value))
             if len(rows) == before and not problems.lines:
                 problems.add(file, "it has no rows", "remove it from the input")

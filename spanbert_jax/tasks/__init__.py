@@ -11,10 +11,12 @@ from spanbert_jax.tasks.classification import Classification
 from spanbert_jax.tasks.coref import Coreference
 from spanbert_jax.tasks.qa import QuestionAnswering
 from spanbert_jax.tasks.relations import RelationExtraction
+from spanbert_jax.tasks.seq2seq import SequenceToSequence
 from spanbert_jax.tasks.tagging import Tagging
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Classification, Coreference, QuestionAnswering, RelationExtraction, Tagging)
+    task.name: task
+    for task in (Classification, Coreference, QuestionAnswering, RelationExtraction, SequenceToSequence, Tagging)
 }
 
 

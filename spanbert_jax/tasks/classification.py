@@ -7,7 +7,7 @@ classes, or C = 1 for a number; [2D, C] for pooling "entities". Source: Devlin e
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -76,7 +76,7 @@ class OneLabel(Task):
     fields: Mapping[str, Field] = {"label": Field("B", "int32"), "weight": Field("B", "float32")}
     exported: Mapping[str, str] = {"pooler": "bert.pooler.dense", "output": "classifier"}
     pipeline = "text-classification"
-    starts_from: ClassVar[Mapping[str, str]] = {"pooler": "nsp/pooler"}  # as BERT's classification does
+    starts_from: Mapping[str, str] = {"pooler": "nsp/pooler"}  # as BERT's classification does
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)

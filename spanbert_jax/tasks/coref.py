@@ -151,7 +151,7 @@ class Coreference(Task):
         arrays["mentions"] = mention_slots(document.clusters, place, len(segments), length)
         return arrays | {"genre": np.asarray(self.genres.get(document.genre, 0))}
 
-    def sizes(self):
+    def sizes(self, size: int):
         """Returns L."""
         return {"L": self.config.seq_len}
 

@@ -245,7 +245,7 @@ class Tagging(Task):
                 types[index, more] = self.numbers.get(kind, 0)
         return arrays | {"is_word": (np.arange(length) < count).astype(np.float32), "types": types}
 
-    def sizes(self):
+    def sizes(self, size: int):
         """Returns W, the words of the longest span."""
         return {"W": self.width} if self.width else {}
 
