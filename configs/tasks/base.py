@@ -44,6 +44,12 @@ KNOBS: Sections = {
             one_of("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "mean_correlation"),
         ),
         "positive": Knob("1", "label that f1 is of"),
+        "windows": Knob(
+            1,
+            "windows of seq_len tokens that a long text is divided into, at most; they stand side by side in a row",
+            at_least(1),
+        ),
+        "overlap": Knob(32, "tokens that neighbouring windows share", at_least(0)),
     },
     "qa": {
         "no_answer": Knob(False, "whether a question may have no answer, as in SQuAD 2.0"),
@@ -86,6 +92,12 @@ KNOBS: Sections = {
         "target": Knob(
             "target", "of the target; a field may have several references, the first of which is trained on"
         ),
+        "windows": Knob(
+            1,
+            "windows of seq_len tokens that a long source is divided into, at most; they stand side by side in a row",
+            at_least(1),
+        ),
+        "overlap": Knob(32, "tokens that neighbouring windows share", at_least(0)),
         "max_target_length": Knob(128, "tokens of the longest target; longer ones are cut", at_least(2)),
         "layers": Knob(0, "of the decoder; 0: as many as the encoder has", at_least(0)),
         "decoder_start": Knob(

@@ -116,7 +116,7 @@ class Predictor:
         """Returns the size of a row, rounded up to a power of two; one of positions at most to the longest row."""
         size = max(self.task.size(row), 1)
         padded = self.task.multiple * _power(-(-size // self.task.multiple))
-        return max(size, min(padded, self.config.seq_len)) if self.task.bucketed == "L" else padded
+        return max(size, min(padded, self.task.longest())) if self.task.bucketed == "L" else padded
 
 
 def _power(number: int) -> int:

@@ -142,6 +142,10 @@ class Task(abc.ABC):
         """Returns a row's size of the bucketed letter."""
         return len(row.arrays["tokens"])
 
+    def longest(self) -> int:
+        """Returns the tokens of the longest row that prediction meets, to which it pads at most."""
+        return self.config.seq_len
+
     def varied(self, row: Row, random: np.random.Generator) -> Row:
         """Returns the row as it is trained on in one epoch, such as a random part of it, no larger."""
         return row

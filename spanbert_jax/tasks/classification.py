@@ -1,5 +1,6 @@
 """Classification and regression of a text or a pair of texts: GLUE, sentiment, any table.
 
+A text longer than a row can be divided into windows (windows.py), whose vectors are averaged.
 Parameters of the head: pooler/{kernel [D, D], bias [D]} (pooling "cls"), output/{kernel [D, C], bias [C]} for C
 classes, or C = 1 for a number; [2D, C] for pooling "entities". Source: Devlin et al. 2019, section 4.1.
 """
@@ -26,6 +27,7 @@ from spanbert_jax.model.linear import Linear
 from spanbert_jax.model.spec import ModelSpec
 from spanbert_jax.objectives.objective import Field, cross_entropy_sum, gather_positions
 from spanbert_jax.scorers import classification as scorers
+from spanbert_jax.tasks.windows import in_windows, window_problems
 
 NAME = "classification"
 
@@ -47,7 +49,11 @@ class Classifier(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """Classifies rows by one vector each: cls, mean, or entities, the states at "subject" and "object" of the batch."""
+    """Classifies rows by one vector each.
+
+    Poolings are cls, mean (of all states), windows (the mean of the states of [CLS] of all windows), and entities (the
+    states at "subject" and "object" of the batch).
+    """
 
     spec: ModelSpec
     classes: int
@@ -57,17 +63,29 @@ class ClassificationHead(nn.Module):
     def __call__(self, states, batch, seeds):
         """Returns float32 [B, C] from states [B, L, D] of a batch."""
         spec, width = self.spec, self.spec.width
-        if self.pooling == "cls":
-            pooled = jnp.tanh(Linear(spec, "BD,DE->BE", (width, width), name="pooler")(states[:, 0]))
+        if self.pooling in ("cls", "windows"):
+            first = (
+                states[:, 0] if self.pooling == "cls" else mean_at(states, _inside(batch) & (batch["positions"] == 0))
+            )
+            pooled = jnp.tanh(Linear(spec, "BD,DE->BE", (width, width), name="pooler")(first))
         elif self.pooling == "entities":
             marks = jnp.stack([batch["subject"], batch["object"]], axis=1)  # [B, 2]
             pooled = gather_positions(states, marks).reshape(len(states), 2 * width)
         else:
-            inside = (batch["segments"] > 0).astype(jnp.float32)[..., None]  # [B, L, 1]
-            total = jnp.sum(states.astype(jnp.float32) * inside, axis=1)
-            pooled = total / jnp.maximum(jnp.sum(inside, axis=1), 1.0)
+            pooled = mean_at(states, _inside(batch))
         pooled = dropout(pooled, spec.dropout, None if seeds is None else fold_in(seeds, 100))
         return Linear(spec, "BD,DC->BC", (pooled.shape[1], self.classes), dtype=jnp.float32, name="output")(pooled)
+
+
+def _inside(batch) -> jax.Array:
+    """Returns which positions are no padding, bool [B, L]."""
+    return batch["segments"] > 0
+
+
+def mean_at(states: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Returns the mean, float32 [B, D], of the states [B, L, D] at the chosen positions, bool [B, L]; 0 for none."""
+    weights = chosen.astype(jnp.float32)[..., None]  # [B, L, 1]
+    return jnp.sum(states.astype(jnp.float32) * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
 
 
 class OneLabel(Task):
@@ -80,7 +98,8 @@ class OneLabel(Task):
 
     def __init__(self, config, tokenizer: Tokenizer, labels):
         super().__init__(config, tokenizer, labels)
-        names, pooling = labels["labels"] or ["score"], self.options.pooling
+        names = labels["labels"] or ["score"]
+        self.pooling = pooling = self.options.pooling
         self.transformers_class = "BertForSequenceClassification" if pooling == "cls" else ""
         kind = "single_label_classification" if labels["labels"] else "regression"
         self.transformers_config = class_names(names) | {"problem_type": kind}
@@ -88,7 +107,7 @@ class OneLabel(Task):
 
     def model(self, spec: ModelSpec, layout: Layout) -> nn.Module:
         """Returns the classifier."""
-        return Classifier(spec, layout, max(len(self.labels["labels"]), 1), self.options.pooling, self.name)
+        return Classifier(spec, layout, max(len(self.labels["labels"]), 1), self.pooling, self.name)
 
     def counts(self, batch):
         """Returns the number of labelled rows."""
@@ -124,6 +143,8 @@ class Classification(OneLabel):
         if self.regression:
             self.fields = {**OneLabel.fields, "label": Field("B", "float32")}
         self.takes_pairs = len(self.options.text) == 2
+        if self.options.windows > 1 and self.pooling == "cls":
+            self.pooling = "windows"
 
     @classmethod
     def problems(cls, config):
@@ -136,7 +157,9 @@ class Classification(OneLabel):
             )
         if len(options.text) not in (1, 2):
             problems.append("classification.text must name one or two columns")
-        return problems
+        if len(options.text) > 1 and options.windows > 1:
+            problems.append("classification.windows divide one text, not a pair: give classification.windows 1")
+        return problems + window_problems(NAME, options, config.seq_len)
 
     @classmethod
     def read(cls, config, source):
@@ -191,7 +214,7 @@ class Classification(OneLabel):
         return [(number, row.label if isinstance(row.label, str) else "") for number, row in enumerate(examples)]
 
     def features(self, examples: list[Row], training: bool) -> list[BatchRow]:
-        """Returns a row for each example; of a pair, the longer text is cut first."""
+        """Returns a row for each example; of a pair, the longer text is cut first, and one text is in windows."""
         encoded = [
             self.tokenizer.encode([row.texts[part] for row in examples]) for part in range(self._parts(examples))
         ]
@@ -201,10 +224,19 @@ class Classification(OneLabel):
             label = example.label if self.regression else numbers.get(str(example.label))
             if training and label is None:
                 raise InputError(f"task.train: example {example.id} has no label")
-            arrays = single_sequence(self.tokenizer, *cut(parts, self.config.seq_len - 1 - len(parts)))
+            if len(parts) == 1:
+                arrays, _ = in_windows(
+                    self.tokenizer, parts[0], self.config.seq_len, self.options.windows, self.options.overlap
+                )
+            else:
+                arrays = single_sequence(self.tokenizer, *cut(parts, self.config.seq_len - 1 - len(parts)))
             arrays |= {"label": np.asarray(0 if label is None else label), "weight": np.asarray(label is not None)}
             rows.append(BatchRow(number, arrays))
         return rows
+
+    def longest(self):
+        """Returns the tokens of all windows."""
+        return self.options.windows * self.config.seq_len
 
     @staticmethod
     def _parts(examples: list[Row]) -> int:

@@ -8,7 +8,7 @@ Source: Devlin et al. 2019, sections 4.2 and 4.3; docs of transformers, examples
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from spanbert_jax.model.linear import Linear
 from spanbert_jax.model.spec import ModelSpec
 from spanbert_jax.objectives.objective import Field, cross_entropy_sum
 from spanbert_jax.scorers.squad import score_v1, score_v2
+from spanbert_jax.tasks.windows import windows
 
 NAME = "qa"
 EXCLUDED = -1e9  # score of a position that cannot be chosen; finite, so that a row of them has a finite loss
@@ -323,16 +324,6 @@ def tokens_of(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | No
     first = int(np.searchsorted(offsets[:, 1], start, side="right"))
     last = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
     return (first, last) if first <= last else None
-
-
-def windows(length: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Yields first and last + 1 token of each window of a text of `length` tokens, at least one window."""
-    begin, stop = 0, min(size, length)
-    yield begin, stop
-    while stop < length:
-        begin += size - overlap
-        stop = min(begin + size, length)
-        yield begin, stop
 
 
 def best_answer(prediction: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """From a text to another one, by a decoder on the encoder: translation, summarisation.
 
-A row is [CLS] source [SEP]; its target is the tokens of the first reference and [SEP]. The model is that of
-seq2seq_model.py, and texts are found by the searches of decoding.py. Source: Vaswani et al. 2017; label smoothing:
-Szegedy et al. 2016, section 7.
+A row is [CLS] source [SEP], or several windows of a long source (windows.py), all of which the decoder reads; its
+target is the tokens of the first reference and [SEP]. The model is that of seq2seq_model.py, and texts are found by the
+searches of decoding.py. Source: Vaswani et al. 2017; label smoothing: Szegedy et al. 2016, section 7.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 
 from spanbert_jax.data.tokenizer import Tokenizer
 from spanbert_jax.errors import InputError
-from spanbert_jax.finetuning.task import Output, Row, Task, single_sequence, weighted_mean_count
+from spanbert_jax.finetuning.task import Output, Row, Task, weighted_mean_count
 from spanbert_jax.labelled.texts import SourceText, read_texts, read_tfds_texts
 from spanbert_jax.labelled.tfds import PREFIX, name_and_split
 from spanbert_jax.model.encoder import NEVER
@@ -27,9 +27,9 @@ from spanbert_jax.scorers import generation as scorers
 from spanbert_jax.tasks.classification import columns_of, write_records
 from spanbert_jax.tasks.decoding import beam_search, greedy
 from spanbert_jax.tasks.seq2seq_model import EncoderDecoder, decoder_layouts
+from spanbert_jax.tasks.windows import in_windows, window_problems
 
 NAME = "seq2seq"
-SPECIAL = 2  # [CLS], [SEP]
 
 
 class SequenceToSequence(Task):
@@ -55,6 +55,7 @@ class SequenceToSequence(Task):
         """Returns what is wrong with config.seq2seq, one line each."""
         options, model = config[NAME], config.model
         problems = [f"seq2seq.metrics: {problem}" for problem in scorers.problems(options.metrics)]
+        problems += window_problems(NAME, options, config.seq_len)
         if not options.metrics:
             problems.append(f"seq2seq.metrics names none of {', '.join(scorers.METRICS)}")
         if model.positions == "learned" and options.max_target_length > model.max_positions:
@@ -114,7 +115,9 @@ class SequenceToSequence(Task):
             targets = [[*tokens[:most], self.tokenizer.sep_id] for tokens in encoded]
         rows = []
         for number, (source, target) in enumerate(zip(sources, targets)):
-            arrays = single_sequence(self.tokenizer, source[: self.config.seq_len - SPECIAL])
+            arrays, _ = in_windows(
+                self.tokenizer, source, self.config.seq_len, self.options.windows, self.options.overlap
+            )
             arrays |= {"targets": np.array(target, np.int32), "target_weights": np.ones(len(target), np.float32)}
             rows.append(Row(number, arrays))
         return rows
@@ -126,6 +129,10 @@ class SequenceToSequence(Task):
     def size(self, row: Row) -> int:
         """Returns the tokens of the source or of the target, whichever are more."""
         return max(len(row.arrays["tokens"]), len(row.arrays["targets"]))
+
+    def longest(self):
+        """Returns the tokens of all windows."""
+        return self.options.windows * self.config.seq_len
 
     # Model
 
