@@ -8,7 +8,7 @@ from spanbert_jax import cli
 from spanbert_jax.errors import InputError
 from spanbert_jax.memory import keep_memory
 
-SPEED = ("pipeline", "prepare", "train_step", "packing", "recipes", "finetune")
+SPEED = ("pipeline", "prepare", "train_step", "packing", "start", "checkpoint", "recipes", "finetune")
 SIZES = ("small", "base256", "base512")
 QUALITY = ("finetune_quality", "pretraining_quality")
 

@@ -4,6 +4,8 @@ pipeline    masked rows from the input pipeline, seek time, and memory against t
 prepare     scripts/prepare_data.py compared with bare tokenisation; see preparation_speed.py
 train_step  the whole train step and that of BertForMaskedLM in torch; see step_speed.py
 packing     text per second in packed rows and in padded ones; see step_speed.py
+start       seconds to the first step, of compilation and of the import; see start_speed.py
+checkpoint  seconds of saving and restoring; see start_speed.py
 recipes     what the quickstart's recipe learns in the time of SpanBERT's plain one; see recipes.py
 finetune    steps of fine-tuning and those of transformers in torch; see step_speed.py
 finetune_quality     metrics of fine-tuning and those of transformers in torch; see finetune_quality.py
@@ -23,6 +25,7 @@ from spanbert_jax.experiments.finetune_quality import finetune_quality
 from spanbert_jax.experiments.preparation_speed import TOKENIZER, embedded_store, preparation
 from spanbert_jax.experiments.pretraining_quality import pretraining_quality
 from spanbert_jax.experiments.recipes import recipes
+from spanbert_jax.experiments.start_speed import checkpoint, start
 from spanbert_jax.experiments.step_speed import finetune_step, packing, train_step
 
 
@@ -65,6 +68,8 @@ SUITES: dict[str, Callable[..., dict]] = {
     "prepare": preparation,
     "train_step": train_step,
     "packing": packing,
+    "start": start,
+    "checkpoint": checkpoint,
     "recipes": recipes,
     "finetune": finetune_step,
     "finetune_quality": finetune_quality,
