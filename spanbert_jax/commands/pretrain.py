@@ -20,6 +20,8 @@ def main() -> int:
         'total_steps as what they cost: "3e9 tokens", "2 epochs", "24h on h100:1", "9 device-hours on v5e:4x4"'
     )
     parser.add_argument("--budget", metavar="AMOUNT", help=budget_help)
+    fit_help = "choose mesh, accumulation and model.remat by the plan's search for this machine"
+    parser.add_argument("--fit", action="store_true", help=fit_help)
     flags = cli.parse(parser)
     keep_memory()
     if flags.init:
@@ -36,6 +38,11 @@ def main() -> int:
             branch(flags.branch, flags.branch_step, flags.workdir)
     if flags.budget:
         flags.config = with_budget(flags)
+    if flags.fit:
+        from spanbert_jax.planning.fit import fitted
+        from spanbert_jax.training.pretrain import log
+
+        flags.config = fitted(flags.config, flags.workdir, log)
     return pretrain(flags.config, flags.workdir, tuple(filter(None, flags.allow.split(","))))
 
 

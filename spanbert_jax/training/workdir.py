@@ -31,10 +31,12 @@ from spanbert_jax.training.resuming import changes, refuse
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+FIT_FILE = "fit.json"  # what --fit chose for the run, and for which machine
 BUDGET_FILE = "budget.json"  # the budget that the length of the run follows from, if it was given as one
 
 # What a folder may hold before there is a run in it: a store, and the files of a process that was killed early.
-BEGUN = {"store", "store.partial", LOCK_FILE, BUDGET_FILE, f".{CONFIG_FILE}", f".{BUDGET_FILE}"}
+BEGUN = {"store", "store.partial", LOCK_FILE, BUDGET_FILE, FIT_FILE}
+BEGUN |= {f".{name}" for name in (CONFIG_FILE, BUDGET_FILE, FIT_FILE)}
 
 
 def check_workdir(workdir: Path, config, allowed: Collection[str] = ()) -> None:
