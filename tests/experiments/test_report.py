@@ -12,6 +12,7 @@ from scipy import stats
 
 from spanbert_jax import config as config_lib
 from spanbert_jax.commands import report
+from spanbert_jax.configs.tasks import classification
 from spanbert_jax.errors import InputError
 from spanbert_jax.experiments.report import comparison, hyperparameters, tables
 from spanbert_jax.experiments.report.page import make_report
@@ -51,10 +52,25 @@ def sweep(tmp_path_factory):
 def test_runs_that_differ_in_their_seed_are_one_arm(sweep):
     arms = arms_of(read_records([sweep]))
     assert [arm.name for arm in arms] == ["rate=0.15", "rate=0.3"]
-    assert [[run.seed for run in arm.runs] for arm in arms] == [[0, 1, 2]] * 2
+    assert [[run.repetition for run in arm.runs] for arm in arms] == [[(0, 0), (1, 0), (2, 0)]] * 2
     assert arms[1].settings == {"masking.rate": 0.3}
     assert comparison.metrics_of(arms) == ["mlm_loss", "mlm_accuracy"]
     assert len(read_records([sweep, sweep / "rate0.3"])) == 6  # none twice
+
+
+def test_folds_of_a_cross_validation_are_one_arm(tmp_path):
+    for rate, scores in ((1e-5, (0.5, 0.6, 0.4)), (2e-5, (0.61, 0.7, 0.49))):
+        for fold, score in enumerate(scores, 1):
+            run = write_run(tmp_path / f"{rate}-{fold}")
+            config = classification.get_config("table")
+            config.update(dict(optimizer=dict(learning_rate=rate), task=dict(train="x.tsv", folds=3, fold=fold)))
+            (run / "config.json").write_text(config_lib.to_json(config))
+            (run / "results.json").write_text(json.dumps({"metric": "accuracy", "valid": {"accuracy": score}}))
+    one, other = arms_of(read_records([tmp_path]))
+    assert one.settings == {"optimizer.learning_rate": 1e-5}
+    assert [run.repetition_name for run in one.runs] == ["0, fold 1", "0, fold 2", "0, fold 3"]
+    found = comparison.difference(one, other, "valid/accuracy")
+    assert found.difference == pytest.approx(0.1) and found.spread == pytest.approx(0.1, rel=0.1) and found.paired == 3
 
 
 def test_differences_are_those_of_scipy(sweep):

@@ -1,4 +1,4 @@
-"""Whether a metric differs between two arms by more than between the seeds of one."""
+"""Whether a metric differs between two arms by more than between the seeds, and folds, of one."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from spanbert_jax.experiments.report.records import Arm
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A metric over the seeds of an arm."""
+    """A metric over the seeds and folds of an arm."""
 
     mean: float
     deviation: float  # standard deviation of the sample; nan for one seed
@@ -54,9 +54,9 @@ def all_metrics_of(arms: Sequence[Arm]) -> list[str]:
     return list(dict.fromkeys(name for arm in arms for run in arm.runs for name in run.metrics))
 
 
-def values_of(arm: Arm, metric: str) -> dict[int, float]:
-    """Returns {seed: value} of the runs that have the metric."""
-    return {run.seed: run.metrics[metric] for run in arm.runs if metric in run.metrics}
+def values_of(arm: Arm, metric: str) -> dict[tuple[int, int], float]:
+    """Returns {(seed, fold): value} of the runs that have the metric."""
+    return {run.repetition: run.metrics[metric] for run in arm.runs if metric in run.metrics}
 
 
 def summarised(values: Sequence[float]) -> Summary | None:
@@ -70,8 +70,8 @@ def summarised(values: Sequence[float]) -> Summary | None:
 def difference(first: Arm, second: Arm, metric: str) -> Difference | None:
     """Returns how a metric differs between two arms; None if one of them lacks it.
 
-    The test is a t-test over seeds: paired if at least two seeds are common, since runs of one seed share their data
-    order and masks; else Welch's.
+    The test is a t-test over seeds and folds: paired if at least two are common, since runs of one seed share their
+    data order and masks, and those of one fold their examples; else Welch's.
     """
     a, b = values_of(first, metric), values_of(second, metric)
     if not a or not b:
@@ -82,7 +82,7 @@ def difference(first: Arm, second: Arm, metric: str) -> Difference | None:
     p = math.nan
     with np.errstate(all="ignore"):
         if paired:
-            gaps = np.array([b[seed] - a[seed] for seed in common])
+            gaps = np.array([b[each] - a[each] for each in common])
             p = float(stats.ttest_1samp(gaps, 0).pvalue) if gaps.any() else 1.0
         elif len(one) > 1 and len(other) > 1:
             p = float(stats.ttest_ind(one, other, equal_var=False).pvalue)

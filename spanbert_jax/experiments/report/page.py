@@ -78,7 +78,7 @@ def make_report(paths: Sequence[Path], output: Path, samples: int, log: Callable
         tables=shown,
         pictures=pictures(arms),
         samples=samples_of(arms, samples, log) if samples else [],
-        runs=[(arm.name, run.seed, run.step, str(run.workdir)) for arm in arms for run in arm.runs],
+        runs=[(arm.name, run.repetition_name, run.step, str(run.workdir)) for arm in arms for run in arm.runs],
     )
     markdown = "\n".join([f"# {title}", "", *(table.markdown() for table in shown)])
     contents = {".html": page, ".md": markdown, ".csv": tables.runs_csv(arms)}
@@ -96,7 +96,7 @@ def pictures(arms: Sequence[Arm]) -> list[Picture]:
     """Returns the loss curves, and the parallel coordinates if there are arms enough."""
     found = []
     labels = [
-        (run.workdir, arm.name if len(arm.runs) == 1 else f"{arm.name}, seed {run.seed}")
+        (run.workdir, arm.name if len(arm.runs) == 1 else f"{arm.name}, seed {run.repetition_name}")
         for arm in arms
         for run in arm.runs
     ]

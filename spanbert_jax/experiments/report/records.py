@@ -1,4 +1,4 @@
-"""What runs left in their folders, and which of them are the same experiment with other seeds."""
+"""What runs left in their folders, and which of them are the same experiment with other seeds or folds."""
 
 import dataclasses
 import functools
@@ -20,6 +20,7 @@ from spanbert_jax.training.workdir import CONFIG_FILE, read_config
 DEPTH = 3  # of folders that are searched for runs
 EVALUATION = "eval/"  # prefix of metrics of an evaluation
 SPEEDS = ("tokens_per_second", "mfu")  # metrics of training lines
+REPEATED = ("seed", "task.fold")  # knobs in which the runs of an arm may differ
 NOT_COMPARED = ("count", "unigram_entropy")  # endings of metrics that say how much text there was
 
 
@@ -32,9 +33,16 @@ class Record:
     lines: list[dict]  # of metrics.jsonl
 
     @property
-    def seed(self) -> int:
-        """The seed of the run."""
-        return self.config.seed
+    def repetition(self) -> tuple[int, int]:
+        """Which run of its arm it is: its seed, and the fold that it is validated on, 0 without cross-validation."""
+        task = self.config.get("task", {})
+        return self.config.seed, task.fold if task.get("folds") else 0
+
+    @property
+    def repetition_name(self) -> str:
+        """The repetition for people, such as "2", the seed, or "2, fold 1"."""
+        seed, fold = self.repetition
+        return f"{seed}, fold {fold}" if fold else str(seed)
 
     @property
     def step(self) -> int:
@@ -80,7 +88,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ in nothing but their seeds and folds."""
 
     name: str
     runs: Sequence[Record]
@@ -106,10 +114,14 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
 
 
 def arms_of(records: Sequence[Record]) -> list[Arm]:
-    """Returns the runs by config, seeds and execution options apart, in the order of their first runs."""
+    """Returns the runs by config, seeds, folds and execution options apart, in the order of their first runs."""
     known = config_lib.known_knobs()
     flat = [
-        {key: value for key, value in config_lib.flat(record.config) if key != "seed" and not known[key].execution}
+        {
+            key: value
+            for key, value in config_lib.flat(record.config)
+            if key not in REPEATED and not known[key].execution
+        }
         for record in records
     ]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))

@@ -153,14 +153,14 @@ def differences_table(arms: Sequence[Arm]) -> Table | None:
 
 
 def runs_csv(arms: Sequence[Arm]) -> str:
-    """Returns a line of CSV for each run: arm, folder, seed, step, the knobs that differ, and its metrics."""
+    """Returns a line of CSV for each run: arm, folder, seed, fold, step, the knobs that differ, and its metrics."""
     keys, metrics = list(arms[0].settings) if arms else [], all_metrics_of(arms)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "workdir", "seed", "step", *keys, *metrics, *SPEEDS])
+    writer.writerow(["arm", "workdir", "seed", "fold", "step", *keys, *metrics, *SPEEDS])
     for arm in arms:
         for run in arm.runs:
             values = [run.metrics.get(metric, "") for metric in metrics]
             speed = [run.speed.get(name, "") for name in SPEEDS]
-            writer.writerow([arm.name, run.workdir, run.seed, run.step, *arm.settings.values(), *values, *speed])
+            writer.writerow([arm.name, run.workdir, *run.repetition, run.step, *arm.settings.values(), *values, *speed])
     return text.getvalue()
