@@ -18,8 +18,9 @@ KEEP = ((-8, 1), (-4, 0), (-1, -1))
 def keep_memory() -> None:
     """Lets this process reuse the memory that it frees; call it before jax starts threads.
 
-    It then keeps its largest size until return_memory. Accelerators have their own memory, and settings of the user in
-    the environment prevail.
+    It then keeps its largest size until return_memory. This is for steps of one shape, as in pretraining: batches of
+    several sizes, as in fine-tuning, leave gaps between arrays, and take half as much memory again or more.
+    Accelerators have their own memory, and settings of the user in the environment prevail.
     """
     platforms = os.environ.get("JAX_PLATFORMS", "")
     on_cpu = platforms == "cpu" or not (platforms or any(map(glob.glob, ACCELERATORS)))

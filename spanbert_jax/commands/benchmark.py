@@ -9,6 +9,7 @@ from spanbert_jax.errors import InputError
 from spanbert_jax.memory import keep_memory
 
 SPEED = ("pipeline", "prepare", "train_step", "packing", "start", "checkpoint", "recipes", "finetune")
+PRETRAINING = ("train_step", "packing", "recipes")  # suites of one shape of batches, which run as pretraining does
 SIZES = ("small", "base256", "base512")
 QUALITY = ("finetune_quality", "pretraining_quality")
 
@@ -42,7 +43,8 @@ def main() -> int:
         arguments += [flags.init, tuple(filter(None, flags.tasks.split(",")))]
     if flags.suite == "pretraining_quality":
         arguments.append(flags.minutes)
-    keep_memory()
+    if flags.suite in PRETRAINING:
+        keep_memory()
     from spanbert_jax.experiments.benchmark import SUITES
 
     figures = SUITES[flags.suite](*arguments)

@@ -16,7 +16,6 @@ from pathlib import Path
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
 from spanbert_jax.folders import atomic_file
-from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -28,7 +27,6 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=64, help="rows of a batch (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the metrics to a file")
     flags = cli.parse(parser)
-    keep_memory()
     if flags.batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, not {flags.batch_size}")
     from rich.console import Console  # slow imports, so after the flags are checked

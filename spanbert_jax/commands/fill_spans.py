@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 from spanbert_jax import cli
-from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -28,7 +27,6 @@ def main() -> int:
     parser.add_argument("--top_k", type=int, default=3, help="tokens to report per hidden token (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=16, help="texts per batch (default: %(default)s)")
     flags = cli.parse(parser)
-    keep_memory()
     from rich.console import Console  # slow imports, so after the flags are checked
 
     from spanbert_jax.tasks import fill_spans, filled_output, held_out, marks

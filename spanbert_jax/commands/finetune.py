@@ -7,7 +7,6 @@ import argparse
 
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
-from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -26,7 +25,6 @@ def main() -> int:
         "which it is validated on, in workdir/fold_1, ...",
     )
     flags = cli.parse(parser)
-    keep_memory()
     if flags.init:
         flags.config.init.path = flags.init
     if "task" not in flags.config:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from spanbert_jax import cli
 from spanbert_jax.errors import InputError
-from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -23,7 +22,6 @@ def main() -> int:
     parser.add_argument("--score", action="store_true", help="the examples have labels: print the metrics too")
     parser.add_argument("--batch_size", type=int, default=32, help="rows per batch (default: %(default)s)")
     flags = cli.parse(parser)
-    keep_memory()
     if flags.batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, not {flags.batch_size}")
     from spanbert_jax.finetuning.predictor import Predictor, restore, write_predictions  # slow imports

@@ -15,7 +15,6 @@ from pathlib import Path
 from spanbert_jax import cli
 from spanbert_jax.config import sweep_of
 from spanbert_jax.errors import InputError
-from spanbert_jax.memory import keep_memory
 
 
 def main() -> int:
@@ -43,7 +42,6 @@ def main() -> int:
     parser.add_argument("--storage", default="", metavar="URL", help=storage_help)
     parser.add_argument("--dry_run", action="store_true", help="print the trials and what became of them; run none")
     flags = cli.parse(parser)
-    keep_memory()
     return sweep(flags)
 
 
