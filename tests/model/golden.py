@@ -32,6 +32,7 @@ SPEC = ModelSpec(
     attention_pattern="global",
     window=128,
     global_every=3,
+    span_length=32,
     bias=True,
     dropout=0.1,
     attention_dropout=0.1,
